@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * The request context: what every call into the core carries.
+ *
+ * It holds what belongs to one request and to no image: the nbdkit layer
+ * below (filters get it anew with every callback), where to log, and the
+ * message of the failure, if there is one.  A context lives on the stack of
+ * the thread that serves the request and is used by that thread only.
+ */
+
+#ifndef VDKIT_CTX_H
+#define VDKIT_CTX_H
+
+#include <stdarg.h>
+#include <stddef.h>
+
+enum vd_log_level {
+  VD_LOG_DEBUG,
+  VD_LOG_WARNING,
+};
+
+/* Takes one line without a newline.  May be called from any thread. */
+typedef void (*vd_log_fn) (enum vd_log_level level, const char *text);
+
+struct vd_ctx {
+  void *next;                   /* nbdkit layer below, only in filters */
+  vd_log_fn log;                /* NULL: warnings and debug are dropped */
+  int error;                    /* errno of the last vd_error, 0: none */
+  char message[1024];           /* its text, valid when error != 0 */
+};
+
+/* A fresh context.  The message buffer is deliberately left alone: a context
+ * is made for every request.
+ */
+static inline void
+vd_ctx_init (struct vd_ctx *ctx, vd_log_fn log)
+{
+  ctx->next = NULL;
+  ctx->log = log;
+  ctx->error = 0;
+  ctx->message[0] = '\0';
+}
+
+/* Report a failure: keep the message (naming the file, the field and the
+ * value that was wrong) in the context and return -err, so that callers can
+ * write "return vd_error (ctx, EIO, ...)".  err must be > 0.  A later call
+ * replaces the message of an earlier one.  errno is preserved.
+ */
+extern int vd_error (struct vd_ctx *ctx, int err, const char *fmt, ...)
+  __attribute__ ((__format__ (__printf__, 3, 4)));
+
+/* Something a user should know although the call goes on. */
+extern void vd_warning (struct vd_ctx *ctx, const char *fmt, ...)
+  __attribute__ ((__format__ (__printf__, 2, 3)));
+
+/* Something only a developer wants to know. */
+extern void vd_debug (struct vd_ctx *ctx, const char *fmt, ...)
+  __attribute__ ((__format__ (__printf__, 2, 3)));
+
+#endif /* VDKIT_CTX_H */
