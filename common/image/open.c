@@ -154,9 +154,12 @@ open_image (struct vd_ctx *ctx, struct vd_store *store, bool write,
     if (r < 0)
       return r;
   }
-  r = probe (ctx, store, &format);
-  if (r < 0)
-    return r;
+  format = how->format;
+  if (!format) {
+    r = probe (ctx, store, &format);
+    if (r < 0)
+      return r;
+  }
   image = new_image (ctx, store, how);
   if (!image)
     return -ENOMEM;

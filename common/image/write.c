@@ -286,6 +286,10 @@ write_unallocated (struct vd_ctx *ctx, struct request *rq,
   if (r < 0)
     return r;
 
+  /* Zeroes over a ZERO block are dropped, but its entry may still wait. */
+  if (p->is_zero_state && !vd_round_all_written (image))
+    rq->need_flush = true;
+
   if (zero_entry && (p->is_zero_state || whole))
     return mark_zero (ctx, rq, p);
 
@@ -600,7 +604,6 @@ trim_block (struct vd_ctx *ctx, struct request *rq, uint64_t start,
     if (r < 0)
       return r;
     r = vd_store_zero (ctx, run.store, run.position, run.length, true);
-    rq->need_flush = true;
     return r == -EOPNOTSUPP ? 0 : r;
 
   case VD_RUN_PARENT:
@@ -632,7 +635,11 @@ int
 vd_image_trim (struct vd_ctx *ctx, struct vd_image *image,
                uint64_t len, uint64_t offset, unsigned flags)
 {
-  struct request rq = { .image = image, .fua = flags & VD_FUA };
+  struct request rq = {
+    .image = image,
+    .fua = flags & VD_FUA,
+    .need_flush = true,
+  };
   struct vd_blocklock *locks = image->engine->locks;
   uint64_t start, block_length, n, done;
   int r;
