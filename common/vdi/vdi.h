@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * The VDI format (VirtualBox's own), as the core sees it.
+ * The VDI format: VirtualBox's own disk image.
+ *
+ * All of version 1 and version 0 are read, version 1.1 is written.
+ * On-disk facts are from vdi-format, a description made from observation;
+ * comments name its sections.
  */
 
 #ifndef VDKIT_VDI_H
