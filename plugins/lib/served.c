@@ -138,6 +138,12 @@ served_get_ready (struct served *d)
 
   d->first = image;
   d->decided = p->readonly || p->require;
+  if (!d->decided && image->no_write[0] != '\0') {
+    /* Known already: say it while there is a terminal. */
+    vd_warning (&ctx, "%s: cannot be written: %s; served read-only",
+                p->file, image->no_write);
+    d->decided = true;
+  }
   atomic_store_explicit (&d->image, image, memory_order_release);
   return 0;
 }
@@ -170,10 +176,6 @@ make_writable (struct served *d)
     atomic_store_explicit (&d->image, image, memory_order_release);
     break;
   case -EROFS:                  /* the core has said why */
-    break;
-  case -EACCES:
-  case -EPERM:
-    vd_warning (&ctx, "%s: serving it read-only", ctx.message);
     break;
   default:
     report (&ctx, r);
