@@ -60,15 +60,15 @@ have () { command -v "$1" >/dev/null; }
 # ---- servers -------------------------------------------------------------
 
 # nbdkit as a user would type it; the word "vdi" becomes the plugin just built.
-# Built with sanitizers, it needs their libraries first in VDKIT_PRELOAD.
-run_nbdkit () {
-  local arg args=()
+# A plugin built with sanitizers needs their libraries in VDKIT_PRELOAD.
+# Sets the array nbdkit: the whole command line.
+nbdkit_command () {
+  local arg
+  nbdkit=(env ${VDKIT_PRELOAD:+"LD_PRELOAD=$VDKIT_PRELOAD"} "$NBDKIT")
   for arg; do
     [ "$arg" != vdi ] || arg=$PLUGIN_VDI
-    args+=("$arg")
+    nbdkit+=("$arg")
   done
-  exec env ${VDKIT_PRELOAD:+"LD_PRELOAD=$VDKIT_PRELOAD"} \
-    "$NBDKIT" "${args[@]}" 3>&-
 }
 
 # serve ARGS... -- COMMAND: run COMMAND (for sh) while nbdkit serves; $uri and
@@ -80,34 +80,8 @@ serve () {
     shift
   done
   [ $# -eq 2 ] || { echo "serve: no -- COMMAND"; return 2; }
-  limited run_nbdkit -f -U - "${args[@]}" --run "unset LD_PRELOAD; $2"
-}
-
-# timeout for a shell function.
-limited () {
-  local pid status=0
-  ( "$@" ) &
-  pid=$!
-  ( sleep "$LIMIT" && kill_tree "$pid" ) >/dev/null 2>&1 3>&- &
-  local watch=$!
-  wait "$pid" || status=$?
-  if kill -0 "$watch" 2>/dev/null; then
-    kill_tree "$watch"
-    wait "$watch" 2>/dev/null || true
-  else
-    echo "killed: it ran longer than $LIMIT s"
-    status=124
-  fi
-  return "$status"
-}
-
-# A process and all that it started.
-kill_tree () {
-  local child
-  for child in $(cat "/proc/$1/task/$1/children" 2>/dev/null); do
-    kill_tree "$child"
-  done
-  kill -KILL "$1" 2>/dev/null
+  nbdkit_command -f -U - "${args[@]}" --run "unset LD_PRELOAD; $2"
+  timeout -k 10 "$LIMIT" "${nbdkit[@]}" </dev/null 3>&-
 }
 
 # start_nbdkit ARGS...: in the background, until the test ends or stop_nbdkit.
@@ -118,7 +92,8 @@ start_nbdkit () {
   uri="nbd+unix:///?socket=$socket"
   server_log=$BATS_TEST_TMPDIR/server$n.log
   pidfile=$BATS_TEST_TMPDIR/pid$n
-  run_nbdkit -f -U "$socket" -P "$pidfile" "$@" >"$server_log" 2>&1 </dev/null &
+  nbdkit_command -f -U "$socket" -P "$pidfile" "$@"
+  "${nbdkit[@]}" >"$server_log" 2>&1 </dev/null 3>&- &
   server_pid=$!
   for ((i = 0; i < 300; i++)); do
     if [ -s "$pidfile" ]; then

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # Sourced by quickstart and run-tests: install what is missing, and build.
-# shellcheck shell=bash
+# The caller sets top_srcdir.
+# shellcheck shell=bash disable=SC2034
 
 # Ordinary users have no sbin in their PATH, and mkfs and sfdisk live there.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
