@@ -12,3 +12,10 @@ AM_CFLAGS = -std=gnu11 -pthread $(WARN_CFLAGS) $(SANITIZE_CFLAGS)
 AM_LDFLAGS = -pthread $(SANITIZE_CFLAGS)
 
 NULL =
+
+# Man pages of section 1.
+SUFFIXES = .pod .1
+.pod.1:
+	$(AM_V_GEN)$(POD2MAN) --section 1 --center "Virtual disks for nbdkit" \
+	  --release "$(PACKAGE_STRING)" --utf8 --errors=die $< $@-t && mv $@-t $@
+CLEANFILES = *.1-t

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+#include <config.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#define NBDKIT_API_VERSION 2
+#include <nbdkit-plugin.h>
+
+#include "params.h"
+
+static int
+set_bool (bool *ret, const char *value)
+{
+  int r = nbdkit_parse_bool (value);
+
+  if (r == -1)
+    return -1;
+  *ret = r;
+  return 1;
+}
+
+/* The core takes 0 for "default"; typed by a user it is a mistake. */
+static int
+set_size (uint64_t *ret, const char *key, const char *value)
+{
+  int64_t r = nbdkit_parse_size (value);
+
+  if (r == -1)
+    return -1;
+  if (r == 0) {
+    nbdkit_error ("%s=%s: must be greater than 0", key, value);
+    return -1;
+  }
+  *ret = r;
+  return 1;
+}
+
+/* One of two words; *ret says if it is the second. */
+static int
+set_word (bool *ret, const char *key, const char *value,
+          const char *first, const char *second)
+{
+  if (strcmp (value, first) != 0 && strcmp (value, second) != 0) {
+    nbdkit_error ("%s=%s: must be '%s' or '%s'", key, value, first, second);
+    return -1;
+  }
+  *ret = strcmp (value, second) == 0;
+  return 1;
+}
+
+static int
+config_create (struct params *p, const char *key, const char *value)
+{
+  if (strcmp (key, "size") == 0) {
+    p->have_size = true;
+    return set_size (&p->how.size, key, value);
+  }
+  if (strcmp (key, "block-size") == 0)
+    return set_size (&p->how.block_size, key, value);
+  if (strcmp (key, "data-alignment") == 0)
+    return set_size (&p->how.alignment, key, value);
+  if (strcmp (key, "comment") == 0) {
+    p->how.comment = value;
+    return 1;
+  }
+  if (strcmp (key, "uuid") == 0) {
+    /* A null UUID would mean "choose one" to the core. */
+    if (!vd_uuid_parse (value, &p->how.link.uuid)
+        || vd_uuid_is_null (&p->how.link.uuid)) {
+      nbdkit_error ("uuid=%s: not a UUID that an image can have", value);
+      return -1;
+    }
+    return 1;
+  }
+  if (strcmp (key, "force") == 0)
+    return set_bool (&p->how.force, value);
+  return 0;
+}
+
+int
+params_config (struct params *p, const char *key, const char *value)
+{
+  bool off;
+  int r;
+
+  if (strcmp (key, "file") == 0) {
+    /* Bare words are files too: a second one is a typing error, and to serve
+     * the last one only would be a surprise.
+     */
+    if (p->file != NULL) {
+      nbdkit_error ("only one file can be served, but there are '%s' and '%s'",
+                    p->file, value);
+      return -1;
+    }
+    p->file = strdup (value);
+    if (p->file == NULL) {
+      nbdkit_error ("strdup: %m");
+      return -1;
+    }
+    return 1;
+  }
+  if (strcmp (key, "readonly") == 0)
+    return set_bool (&p->readonly, value);
+  if (strcmp (key, "write") == 0)
+    return set_word (&p->require, key, value, "auto", "require");
+  if (strcmp (key, "lock") == 0) {
+    r = set_word (&off, key, value, "auto", "off");
+    if (r == 1)
+      p->lock = off ? VD_LOCK_OFF : VD_LOCK_AUTO;
+    return r;
+  }
+  if (strcmp (key, "honor-zeroes") == 0)
+    return set_bool (&p->honor_zeroes, value);
+  if (strcmp (key, "honor-same") == 0)
+    return set_bool (&p->honor_same, value);
+  if (strcmp (key, "create") == 0) {
+    p->how.variant = value;
+    return 1;
+  }
+
+  r = config_create (p, key, value);
+  if (r == 1)
+    p->needs_create = key;
+  return r;
+}
+
+int
+params_complete (struct params *p)
+{
+  char *path;
+
+  if (p->file == NULL) {
+    nbdkit_error ("the file= parameter is missing: which image?");
+    return -1;
+  }
+  if (p->readonly && p->require) {
+    nbdkit_error ("readonly=true and write=require contradict each other");
+    return -1;
+  }
+  if (p->how.variant != NULL && !p->have_size) {
+    nbdkit_error ("create=%s needs size=", p->how.variant);
+    return -1;
+  }
+  if (p->how.variant == NULL && p->needs_create != NULL) {
+    nbdkit_error ("%s= can only be used together with create=",
+                  p->needs_create);
+    return -1;
+  }
+
+  /* realpath also reports a file that is not there, in the right place. */
+  path = p->how.variant != NULL ? nbdkit_absolute_path (p->file)
+                                : nbdkit_realpath (p->file);
+  if (path == NULL)
+    return -1;
+  free (p->file);
+  p->file = path;
+  return 0;
+}
+
+void
+params_free (struct params *p)
+{
+  free (p->file);
+  p->file = NULL;
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * The parameters that every plugin of this collection takes.
+ */
+
+#ifndef VDKIT_PARAMS_H
+#define VDKIT_PARAMS_H
+
+#include <stdbool.h>
+
+#include "file.h"
+#include "format.h"
+
+struct params {
+  char *file;                   /* absolute after params_complete */
+  bool readonly;
+  bool require;                 /* write=require */
+  enum vd_lock lock;
+  bool honor_zeroes;
+  bool honor_same;
+
+  /* Creating.  how.variant is NULL unless create= was given. */
+  struct vd_create how;
+  bool have_size;
+  const char *needs_create;     /* a key that makes sense with create= only */
+};
+
+#define PARAMS_INIT { .lock = VD_LOCK_AUTO }
+
+/* Returns 1: taken, 0: not one of ours, -1: error (reported). */
+extern int params_config (struct params *p, const char *key,
+                          const char *value);
+
+/* Check them against each other and make the file name absolute, as a daemon
+ * goes to another folder.  -1: error (reported).
+ */
+extern int params_complete (struct params *p);
+
+extern void params_free (struct params *p);
+
+/* For config_help.  Every parameter has a line that starts with its key:
+ * programs (virt-v2v, the bash completions) look for that.  A completion
+ * reads the possible values here too.
+ */
+#define PARAMS_HELP(variants)                                                 \
+  "file=FILE                 (required) The image. 'file=' can be left out.\n"\
+  "readonly=true|false       Never write, whoever connects (false).\n"        \
+  "write=auto|require        If the image cannot be written, serve it read-\n"\
+  "                          only (auto), or refuse to start (require).\n"    \
+  "lock=auto|off             Lock the image as qemu does (auto).\n"           \
+  "honor-zeroes=true|false   Store zeroes that are written (false).\n"        \
+  "honor-same=true|false     Store data that change nothing (false).\n"       \
+  "create=" variants "\n"                                                     \
+  "                          Make a new image and serve it.\n"                \
+  "size=SIZE                 With create=: size of the disk (required).\n"    \
+  "block-size=SIZE           With create=: unit of allocation.\n"             \
+  "data-alignment=SIZE       With create=: where data may start in the file.\n"\
+  "comment=TEXT              With create=: text to store in the image.\n"     \
+  "uuid=UUID                 With create=: UUID of the image (random).\n"     \
+  "force=true|false          With create=: allow what other programs may\n"   \
+  "                          not be able to read (false)."
+
+#endif /* VDKIT_PARAMS_H */
