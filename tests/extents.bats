@@ -12,8 +12,6 @@ load lib/common
 @test "a fresh fixed image reads as zeroes everywhere" {
   serve vdi file=disk.vdi create=fixed size=8M -- true
   start_nbdkit -r vdi disk.vdi
-  # Whether they take space is up to the file system.
-  assert_equal "$(map_of "$uri" | awk '$3 != 3 && $3 != 2 && $3 != 0')" ""
   assert_equal "$(hash_of "$uri")" \
     "$(head -c 8388608 /dev/zero | sha256sum | cut -c 1-64)"
 }
@@ -21,7 +19,7 @@ load lib/common
 @test "written blocks are data, the rest is hole" {
   make_vdi disk.vdi 16M
   start_nbdkit vdi disk.vdi
-  python_client "$uri" -c '
+  python_client "$uri" '
 for block in (2, 3, 9):
     h.pwrite(b"x" * (1 << 20), block << 20)
 h.flush()
@@ -36,7 +34,7 @@ h.flush()
 @test "in a partly written block, what was written is data" {
   make_vdi disk.vdi 4M
   start_nbdkit vdi disk.vdi
-  python_client "$uri" -c 'h.pwrite(b"x" * 4096, (1 << 20) + 8192); h.flush()'
+  python_client "$uri" 'h.pwrite(b"x" * 4096, (1 << 20) + 8192); h.flush()'
   map_of "$uri" >map
   cat map
   # The block around it may be data too, where the file system says so.
@@ -62,9 +60,10 @@ for i in range(100, 140):
 @test "a request for one extent gets one" {
   make_vdi disk.vdi 16M
   start_nbdkit vdi disk.vdi
-  python_client "$uri" -c 'h.pwrite(b"x" * (1 << 20), 2 << 20); h.flush()'
+  python_client "$uri" 'h.pwrite(b"x" * (1 << 20), 2 << 20); h.flush()'
   cat >one.py <<'EOF'
 import os
+import nbd
 h = nbd.NBD()
 h.add_meta_context("base:allocation")
 h.connect_uri(os.environ["URI"])
@@ -76,7 +75,7 @@ for start, flags in ((0, nbd.CMD_FLAG_REQ_ONE), (1 << 20, 0),
                    flags=flags)
     print(start, got[:2], "one" if len(got) == 2 else "more")
 EOF
-  URI=$uri timeout "$LIMIT" "$PYTHON" -m nbd one.py >out
+  URI=$uri timeout "$LIMIT" "$PYTHON" one.py >out
   cat out
   assert_equal "$(cut -d ' ' -f 1,4 out)" "0 one
 1048576 more
@@ -87,7 +86,7 @@ EOF
 @test "trimmed blocks are holes" {
   make_vdi disk.vdi 8M
   start_nbdkit vdi disk.vdi
-  python_client "$uri" -c '
+  python_client "$uri" '
 h.pwrite(b"x" * (4 << 20), 0)
 h.flush()
 h.trim(2 << 20, 1 << 20)
@@ -106,7 +105,7 @@ assert h.pread(2 << 20, 1 << 20) == bytes(2 << 20)
 @test "zeroed blocks read as zero, and may or may not take space" {
   make_vdi disk.vdi 4M
   start_nbdkit vdi disk.vdi
-  python_client "$uri" -c '
+  python_client "$uri" '
 h.pwrite(b"x" * (4 << 20), 0)
 h.zero(1 << 20, 0)
 h.zero(1 << 20, 2 << 20, nbd.CMD_FLAG_NO_HOLE)

@@ -41,8 +41,8 @@ check_description () {
   check_description vdi-huge huge.vdi
   start_nbdkit -r vdi vdi-huge/huge.vdi
 
-  manifest '.sets[] | select(.name == "vdi-huge") | .views[0].images[0].on_disk
-            | .regions' >regions.json
+  manifest '.sets[] | select(.name == "vdi-huge") | .views[0].images[0].regions
+            | if length > 0 then . else error("none") end' >regions.json
   cat >read.py <<'EOF'
 import hashlib, json
 for r in json.load(open("regions.json")):

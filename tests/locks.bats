@@ -9,7 +9,7 @@ write_a_bit='h.pwrite(b"x", 0)'
 @test "qemu cannot open what we write" {
   make_vdi disk.vdi 4M
   start_nbdkit vdi disk.vdi
-  python_client "$uri" -c "$write_a_bit"
+  python_client "$uri" "$write_a_bit"
   # The lock stays when the client has gone.
   run qemu-img info disk.vdi
   [ "$status" -ne 0 ]
@@ -67,11 +67,11 @@ write_a_bit='h.pwrite(b"x", 0)'
 @test "two servers, one writer" {
   make_vdi disk.vdi 4M
   start_nbdkit vdi disk.vdi
-  python_client "$uri" -c "$write_a_bit"
+  python_client "$uri" "$write_a_bit"
   run serve vdi disk.vdi -- 'nbdinfo "$uri"'
   [ "$status" -ne 0 ]
   assert_match "$output" 'lock|use'
-  python_client "$uri" -c "$write_a_bit"
+  python_client "$uri" "$write_a_bit"
 }
 
 @test "two servers started at once: exactly one may write" {

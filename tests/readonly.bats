@@ -31,7 +31,7 @@ assert h.pread(4, 5) == b"data"
   before=$(state)
   sleep 1.1
   start_nbdkit -r vdi disk.vdi
-  python_client "$uri" -c "$refuses_writes"
+  python_client "$uri" "$refuses_writes"
   hash_of "$uri"
   stop_nbdkit
   rm -f socket* pid* server*
@@ -44,7 +44,7 @@ assert h.pread(4, 5) == b"data"
   before=$(state)
   sleep 1.1
   start_nbdkit vdi disk.vdi readonly=true
-  python_client "$uri" -c "$refuses_writes"
+  python_client "$uri" "$refuses_writes"
   stop_nbdkit
   rm -f socket* pid* server*
   assert_equal "$(state)" "$before"

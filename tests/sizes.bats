@@ -68,7 +68,7 @@ EOF
 @test "beyond the end is refused" {
   make_vdi disk.vdi 3146240
   start_nbdkit vdi disk.vdi
-  python_client "$uri" -c '
+  python_client "$uri" '
 h.set_strict_mode(0)
 size = h.get_size()
 for call in (lambda: h.pread(2, size - 1), lambda: h.pwrite(b"xx", size - 1),
@@ -91,14 +91,14 @@ for call in (lambda: h.pread(2, size - 1), lambda: h.pwrite(b"xx", size - 1),
 @test "2 TiB: first and last byte" {
   make_vdi disk.vdi 2T
   start_nbdkit vdi disk.vdi
-  python_client "$uri" -c '
+  python_client "$uri" '
 h.pwrite(b"first", 0)
 h.pwrite(b"last", h.get_size() - 4)
 h.flush()
 '
   stop_nbdkit
   start_nbdkit -r vdi disk.vdi
-  python_client "$uri" -c '
+  python_client "$uri" '
 assert h.get_size() == 2 << 40
 assert h.pread(6, 0) == b"first\0"
 assert h.pread(5, h.get_size() - 5) == b"\0last"

@@ -64,23 +64,24 @@ EOF
 @test "whole blocks that are zeroed take no space in an empty image" {
   make_vdi disk.vdi 64M
   start_nbdkit vdi disk.vdi
-  python_client "$uri" -c 'h.zero(64 << 20, 0); h.flush()'
+  python_client "$uri" 'h.zero(64 << 20, 0); h.flush()'
   assert_equal "$(map_of "$uri")" "0 67108864 3"
   stop_nbdkit
   [ "$(stat -c %s disk.vdi)" -lt $((4 << 20)) ]
 }
 
-@test "no-hole zeroes are stored, and are zero" {
+@test "no-hole zeroes over data keep their space" {
+  local before
   make_vdi disk.vdi 4M
   start_nbdkit vdi disk.vdi
-  python_client "$uri" -c '
+  python_client "$uri" 'h.pwrite(b"x" * (4 << 20), 0); h.flush()'
+  before=$(stat -c %b disk.vdi)
+  python_client "$uri" '
 h.zero(4 << 20, 0, nbd.CMD_FLAG_NO_HOLE)
 h.flush()
 assert h.pread(4 << 20, 0) == bytes(4 << 20)
 '
-  stop_nbdkit
-  "$PYTHON" "$top_srcdir/tests/data/imgfacts.py" disk.vdi >facts.json
-  assert_equal "$(jq .allocated_count facts.json)" 4 "stored blocks"
+  [ "$(stat -c %b disk.vdi)" -ge "$before" ]
 }
 
 @test "zeroes written as data take no space unless honor-zeroes and honor-same" {
@@ -127,9 +128,9 @@ EOF
   local before
   make_vdi disk.vdi 32M
   start_nbdkit vdi disk.vdi
-  python_client "$uri" -c 'h.pwrite(b"x" * (16 << 20), 0); h.flush()'
+  python_client "$uri" 'h.pwrite(b"x" * (16 << 20), 0); h.flush()'
   before=$(stat -c %b disk.vdi)
-  python_client "$uri" -c '
+  python_client "$uri" '
 h.trim(8 << 20, 4 << 20)
 h.flush()
 assert h.pread(8 << 20, 4 << 20) == bytes(8 << 20)
@@ -145,7 +146,7 @@ assert h.pread(4 << 20, 12 << 20) == b"x" * (4 << 20)
 @test "trim and write again, many times: nothing is lost, nothing grows" {
   make_vdi disk.vdi 16M
   start_nbdkit vdi disk.vdi
-  python_client "$uri" -c '
+  python_client "$uri" '
 M = 1 << 20
 for i in range(20):
     h.pwrite(bytes([i + 1]) * (8 * M), 4 * M)

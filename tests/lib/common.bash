@@ -16,7 +16,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 : "${PYTHON:=$(for p in python3 /usr/bin/python3; do
                  "$p" -c 'import nbd' 2>/dev/null && echo "$p" && break
                done)}"
-# nbdsh, also for the commands given to serve: $NBDSH -u "$uri" FILE.py
+# nbdsh for the commands given to serve: $NBDSH -u "$uri" -c "CODE"
 NBDSH="${PYTHON:-python3} -m nbd"
 MANIFEST=$top_srcdir/tests/data/MANIFEST.json
 lib=$top_srcdir/tests/lib
@@ -178,11 +178,11 @@ description_of () {
     jq -r '.exports[0].description // ""'
 }
 
-# python_client URI FILE-OR-CODE...: nbdsh with the handle h connected.
+# python_client URI FILE-or-CODE: Python with libnbd's handle h connected.
 python_client () {
-  local uri=$1
-  shift
-  timeout "$LIMIT" "$PYTHON" -m nbd -u "$uri" "$@"
+  local code=$2
+  [ ! -f "$2" ] || code=$(cat "$2")
+  timeout "$LIMIT" "$PYTHON" -m nbd -u "$1" -c "$code"
 }
 
 # random_file NAME BYTES [SEED]: the same bytes on every machine.
@@ -192,9 +192,10 @@ sys.stdout.buffer.write(random.Random(sys.argv[2]).randbytes(int(sys.argv[1])))'
     "$2" "${3:-1}" >"$1"
 }
 
-# assert_equal ACTUAL EXPECTED [WHAT]
+# assert_equal ACTUAL EXPECTED [WHAT].  Nothing is not equal to nothing: both
+# may come from commands that failed.
 assert_equal () {
-  [ "$1" = "$2" ] && return 0
+  [ "$1" = "$2" ] && [ -n "$2" ] && return 0
   printf '%s\n  is       %s\n  expected %s\n' "${3:-value}" "$1" "$2"
   return 1
 }
