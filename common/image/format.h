@@ -257,9 +257,10 @@ struct vd_format {
 
   /* Formats that are written once, front to back (streamOptimized), have a
    * sink in place of reserve and commit.  put gets whole blocks (the last
-   * one cut at the end of the disk), from several threads, each block once,
-   * in ascending order of *calls*; finish makes the file complete; abort
-   * leaves it marked as incomplete.  NULL: no sink.
+   * one cut at the end of the disk) that are not all zeroes, one call at a
+   * time, ascending; it may return before the block is stored.  finish makes
+   * the file complete and durable.  close without finish leaves it marked as
+   * incomplete.  sink_open NULL: the format (or this image) has no sink.
    */
   struct vd_sink *(*sink_open) (struct vd_ctx *ctx, struct vd_image *image);
   int (*sink_put) (struct vd_ctx *ctx, struct vd_sink *sink,

@@ -29,6 +29,7 @@ struct vd_open {
   bool honor_same;
   bool info;                    /* metadata only: differencing images open
                                    without a parent, and cannot be read */
+  const struct vd_format *format;       /* NULL: found by content */
   size_t table_memory;          /* 0: default (16 MiB) */
   const struct vd_parent *parent;       /* for a differencing image; copied */
   vd_log_fn log;                /* for the image's own thread */

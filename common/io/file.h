@@ -41,6 +41,12 @@ extern int vd_file_reopen_write (struct vd_ctx *ctx, struct vd_store *st,
                                  enum vd_lock lock, bool *ret_writer,
                                  struct vd_store **ret);
 
+/* Undo vd_file_reopen_write after it succeeded: st takes the reader's lock
+ * back before writer gives its own up.  The caller then closes writer.
+ */
+extern int vd_file_relock (struct vd_ctx *ctx, struct vd_store *st,
+                           enum vd_lock lock, struct vd_store *writer);
+
 /* Create a new file (O_EXCL, mode 0600: rules O16) with the writer's lock.
  * -EEXIST if it exists.
  */

@@ -83,6 +83,7 @@ struct vd_store {
   _Atomic bool touched;         /* written, zeroed or truncated since a sync */
   _Atomic bool no_punch;        /* ops->zero said -EOPNOTSUPP for punch */
   _Atomic bool no_zero;         /* ... and for zeroing in place */
+  _Atomic bool sync_failed;     /* once: what is durable is not known */
 };
 
 /* For implementations: the common part.  name is copied.  -ENOMEM. */

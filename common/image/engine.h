@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * The core's own part of an image.  Only common/image includes this.
+ */
+
+#ifndef VDKIT_ENGINE_H
+#define VDKIT_ENGINE_H
+
+#include <pthread.h>
+#include <time.h>
+
+#include "blocklock.h"
+#include "image.h"
+
+struct vd_packed_cache;
+struct vd_sink_state;
+
+/* A change in the queue; seq keeps two changes of one block in order. */
+struct vd_queued {
+  struct vd_change change;
+  uint64_t seq;
+};
+
+struct vd_engine {
+  vd_log_fn log;
+  bool honor_zeroes;
+  bool honor_same;
+  bool has_parent;
+  struct vd_parent parent;
+  struct vd_blocklock *locks;           /* NULL: read-only */
+  struct vd_packed_cache *packed;       /* NULL: nothing is compressed */
+  struct vd_sink_state *sink;           /* NULL: not written front to back */
+
+  /* round.c */
+  pthread_mutex_t session_lock;
+  _Atomic bool in_session;
+  _Atomic bool poisoned;
+  char poison_reason[256];              /* valid once poisoned is set */
+
+  pthread_mutex_t lock;                 /* protects what follows */
+  pthread_cond_t round_done;
+  pthread_cond_t work;                  /* wakes the thread */
+  struct vd_queued *queue;
+  size_t queued, slots, allocated;      /* slots: promised, not yet queued */
+  uint64_t seq;
+  struct timespec oldest;               /* CLOCK_MONOTONIC, if queued > 0 */
+  uint64_t started, finished;           /* rounds */
+  bool running;
+  bool have_thread, stop;
+  pthread_t thread;
+
+  /* Changes promised or queued or in a round, and so not yet durable. */
+  _Atomic uint64_t unwritten;
+};
+
+/* ---- round.c: sessions, the queue of changes, flush rounds ------------ */
+
+extern int vd_round_init (struct vd_ctx *ctx, struct vd_image *image);
+extern void vd_round_free (struct vd_image *image);
+
+/* Called before the first stored byte, and cheap ever after. */
+extern int vd_session_begin (struct vd_ctx *ctx, struct vd_image *image);
+
+/* Promise room for one change; waits for a round if the queue is full.
+ * Then either queue it or give the slot back; neither can fail.
+ */
+extern int vd_round_slot (struct vd_ctx *ctx, struct vd_image *image);
+extern void vd_round_queue (struct vd_image *image,
+                            uint64_t block, uint64_t value);
+extern void vd_round_give_back (struct vd_image *image);
+
+/* True if every entry that readers see is durable.  Under a block's lock the
+ * answer holds for that block until the lock is released.
+ */
+static inline bool
+vd_round_all_written (const struct vd_image *image)
+{
+  return atomic_load_explicit (&image->engine->unwritten,
+                               memory_order_acquire) == 0;
+}
+
+/* A sync failed: from now on writes and flushes fail. */
+extern void vd_round_poison (struct vd_ctx *ctx, struct vd_image *image);
+/* -EIO if that has happened. */
+extern int vd_round_check (struct vd_ctx *ctx, struct vd_image *image);
+
+/* ---- read.c ----------------------------------------------------------- */
+
+/* The parent's bytes, zeroes beyond its end or without a parent. */
+extern int vd_parent_pread (struct vd_ctx *ctx, struct vd_image *image,
+                            void *buf, size_t len, uint64_t offset);
+
+/* The error of a BAD or DENY run; returns -run->error. */
+extern int vd_run_error (struct vd_ctx *ctx, const struct vd_image *image,
+                         const struct vd_run *run, uint64_t offset,
+                         const char *what);
+
+/* ---- packed.c: decoded blocks, shared by all readers ------------------ */
+
+extern int vd_packed_init (struct vd_ctx *ctx, struct vd_image *image);
+extern void vd_packed_free (struct vd_packed_cache *cache);
+
+/* Bytes of the packed block that starts at block; the range lies in it. */
+extern int vd_packed_pread (struct vd_ctx *ctx, struct vd_image *image,
+                            uint64_t block, void *buf, size_t len,
+                            uint64_t offset);
+
+/* ---- sink.c: images that are written once, front to back -------------- */
+
+extern int vd_sink_init (struct vd_ctx *ctx, struct vd_image *image);
+extern void vd_sink_free (struct vd_image *image);
+
+/* buf NULL: zeroes */
+extern int vd_sink_pwrite (struct vd_ctx *ctx, struct vd_image *image,
+                           const void *buf, size_t len, uint64_t offset);
+/* -EIO if some of the range is waiting in the sink. */
+extern int vd_sink_check_read (struct vd_ctx *ctx, struct vd_image *image,
+                               size_t len, uint64_t offset);
+extern int vd_sink_finish (struct vd_ctx *ctx, struct vd_image *image);
+
+#endif /* VDKIT_ENGINE_H */

@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Opening and closing: which format, read-only or not, with or without a
+ * parent (design "Open semantics", rules 4).
+ */
+
+#include <config.h>
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "engine.h"
+#include "rounding.h"
+
+#define DEFAULT_TABLE_MEMORY (16 * 1024 * 1024)
+
+/* ---- the common way --------------------------------------------------- */
+
+static struct vd_image *
+new_image (struct vd_ctx *ctx, struct vd_store *store,
+           const struct vd_open *how)
+{
+  struct vd_image *image;
+  struct vd_engine *e;
+
+  image = calloc (1, sizeof *image);
+  if (image) {
+    image->engine = e = calloc (1, sizeof *e);
+    image->stores = malloc (sizeof image->stores[0]);
+  }
+  if (!image || !image->engine || !image->stores) {
+    if (image) {
+      free (image->stores);
+      free (image->engine);
+    }
+    free (image);
+    vd_error (ctx, ENOMEM, "%s: no memory to open the image", store->name);
+    return NULL;
+  }
+
+  image->stores[0] = image->store = store;
+  image->nstores = 1;
+  image->name = store->name;
+  image->table_memory = how->table_memory ? : DEFAULT_TABLE_MEMORY;
+  e->log = how->log;
+  e->honor_zeroes = how->honor_zeroes;
+  e->honor_same = how->honor_same;
+  if (how->parent) {
+    e->parent = *how->parent;
+    e->has_parent = true;
+  }
+  return image;
+}
+
+/* Everything but the session. */
+static void
+free_image (struct vd_image *image)
+{
+  struct vd_engine *e = image->engine;
+  size_t i;
+
+  if (image->write) {
+    vd_sink_free (image);
+    vd_round_free (image);
+  }
+  vd_packed_free (e->packed);
+  vd_blocklock_free (e->locks);
+  if (image->priv)
+    image->format->close (image);
+  for (i = 0; i < image->nstores; ++i)
+    vd_store_close (image->stores[i]);
+  free (image->stores);
+  free (e);
+  free (image);
+}
+
+static int
+probe (struct vd_ctx *ctx, struct vd_store *store,
+       const struct vd_format **ret)
+{
+  uint8_t head[512] = { 0 };
+  uint64_t size;
+  size_t n;
+  int r;
+
+  r = vd_store_get_size (ctx, store, &size);
+  if (r < 0)
+    return r;
+  n = min_u64 (size, sizeof head);
+  r = vd_store_pread (ctx, store, head, n, 0);
+  if (r < 0)
+    return r;
+  *ret = vd_format_probe (head, n);
+  if (*ret == NULL)
+    return vd_error (ctx, EMEDIUMTYPE,
+                     "%s: is not a disk image of a known format (no "
+                     "signature of one in its first %zu bytes)",
+                     store->name, n);
+  return 0;
+}
+
+static int
+need_parent (struct vd_ctx *ctx, const struct vd_image *image)
+{
+  char uuid[VD_UUID_TEXT];
+
+  if (vd_uuid_is_null (&image->link.parent))
+    return vd_error (ctx, EUNATCH,
+                     "%s: is a differencing image, and names no parent; "
+                     "served alone it would read as zeroes what its parent "
+                     "holds", image->name);
+  return vd_error (ctx, EUNATCH,
+                   "%s: is a differencing image; what it does not hold is in "
+                   "its parent, the image with UUID %s",
+                   image->name, vd_uuid_text (&image->link.parent, uuid));
+}
+
+/* What a writable image has more. */
+static int
+prepare_write (struct vd_ctx *ctx, struct vd_image *image)
+{
+  struct vd_engine *e = image->engine;
+  int r;
+
+  e->locks = vd_blocklock_new (image->block_size);
+  if (!e->locks) {
+    image->write = false;
+    return vd_error (ctx, ENOMEM, "%s: no memory for block locks",
+                     image->name);
+  }
+  r = vd_round_init (ctx, image);
+  if (r == 0 && image->format->sink_open)
+    r = vd_sink_init (ctx, image);
+  return r;
+}
+
+/* Parse the image in store.  Owns the store only when it succeeds. */
+static int
+open_image (struct vd_ctx *ctx, struct vd_store *store, bool write,
+            const struct vd_open *how, struct vd_image **ret)
+{
+  const struct vd_format *format;
+  struct vd_image *image;
+  bool parsed = false;
+  int r;
+
+  /* What we read may exist in the page cache only: a server before us may
+   * have been killed (rules O13).
+   */
+  if (write) {
+    r = vd_store_sync_always (ctx, store);
+    if (r < 0)
+      return r;
+  }
+  format = how->format;
+  if (!format) {
+    r = probe (ctx, store, &format);
+    if (r < 0)
+      return r;
+  }
+  image = new_image (ctx, store, how);
+  if (!image)
+    return -ENOMEM;
+  image->format = format;
+  image->write = write;
+
+  r = format->open (ctx, image);
+  if (r < 0)
+    goto fail;
+  parsed = true;
+  if (image->differencing && !how->parent && !how->info) {
+    r = need_parent (ctx, image);
+    goto fail;
+  }
+  if (!image->differencing)
+    image->engine->has_parent = false;
+  if (write && image->no_write[0]) {
+    r = vd_error (ctx, EROFS, "%s: cannot be written: %s",
+                  image->name, image->no_write);
+    goto fail;
+  }
+  if (format->unpack) {
+    r = vd_packed_init (ctx, image);
+    if (r < 0)
+      goto fail;
+  }
+  if (write) {
+    r = prepare_write (ctx, image);
+    if (r < 0)
+      goto fail_write;
+  }
+  *ret = image;
+  return 0;
+
+ fail:
+  image->write = false;         /* nothing of prepare_write to free */
+ fail_write:
+  if (!parsed)
+    image->priv = NULL;
+  /* The store stays the caller's. */
+  memmove (&image->stores[0], &image->stores[1],
+           --image->nstores * sizeof image->stores[0]);
+  {
+    /* image->name points into the store; messages are made by now. */
+    free_image (image);
+  }
+  return r;
+}
+
+/* ---- the ways in ------------------------------------------------------ */
+
+int
+vd_image_open_store (struct vd_ctx *ctx, struct vd_store *store,
+                     const struct vd_open *how, struct vd_image **ret)
+{
+  bool write = how->write != VD_WRITE_NO && store->writable;
+  int r;
+
+  if (how->write == VD_WRITE_REQUIRE && !store->writable) {
+    r = vd_error (ctx, EROFS, "%s: is not writable", store->name);
+    vd_store_close (store);
+    return r;
+  }
+  r = open_image (ctx, store, write, how, ret);
+  if (r == -EROFS && write && how->write == VD_WRITE_TRY) {
+    vd_warning (ctx, "%s; opened read-only", ctx->message);
+    r = open_image (ctx, store, false, how, ret);
+  }
+  if (r < 0)
+    vd_store_close (store);
+  return r;
+}
+
+/* Would opening read-only be what "read-write if possible" means?  Not when
+ * another process writes: its data would be a moving target.
+ */
+static bool
+may_fall_back (int err, bool has_writer)
+{
+  switch (-err) {
+  case EACCES: case EPERM: case EROFS: case ETXTBSY:
+    return true;
+  case EBUSY:
+    return !has_writer;
+  default:
+    return false;
+  }
+}
+
+int
+vd_image_open (struct vd_ctx *ctx, const char *path,
+               const struct vd_open *how, struct vd_image **ret)
+{
+  struct vd_open again = *how;
+  struct vd_store *store;
+  bool has_writer = false;
+  int r;
+
+  if (how->write != VD_WRITE_NO) {
+    again.write = VD_WRITE_REQUIRE;
+    r = vd_file_open (ctx, path, true, how->lock, &has_writer, &store);
+    if (r == 0)
+      r = vd_image_open_store (ctx, store, &again, ret);
+    if (r == 0 || how->write == VD_WRITE_REQUIRE ||
+        !may_fall_back (r, has_writer))
+      return r;
+    vd_warning (ctx, "%s; opened read-only", ctx->message);
+  }
+
+  /* Opened anew also when only the image forbids writing: a reader must not
+   * keep the writer's lock.
+   */
+  again.write = VD_WRITE_NO;
+  r = vd_file_open (ctx, path, false, how->lock, NULL, &store);
+  if (r < 0)
+    return r;
+  return vd_image_open_store (ctx, store, &again, ret);
+}
+
+int
+vd_image_reopen_write (struct vd_ctx *ctx, struct vd_image *old,
+                       const struct vd_open *how, struct vd_image **ret)
+{
+  struct vd_store *store;
+  bool has_writer = false;
+  int r;
+
+  if (old->no_write[0])
+    r = vd_error (ctx, EROFS, "%s: cannot be written: %s",
+                  old->name, old->no_write);
+  else {
+    r = vd_file_reopen_write (ctx, old->store, how->lock, &has_writer,
+                              &store);
+    if (r == 0) {
+      r = open_image (ctx, store, true, how, ret);
+      if (r < 0) {
+        int r2 = vd_file_relock (ctx, old->store, how->lock, store);
+
+        vd_store_close (store);
+        if (r2 < 0)
+          return r2;
+      }
+    }
+  }
+  if (r < 0 && how->write == VD_WRITE_TRY && may_fall_back (r, has_writer)) {
+    vd_warning (ctx, "%s; served read-only", ctx->message);
+    return -EROFS;
+  }
+  return r;
+}
+
+int
+vd_image_close (struct vd_ctx *ctx, struct vd_image *image)
+{
+  int r;
+
+  if (!image)
+    return 0;
+  r = vd_image_end_session (ctx, image);
+  free_image (image);
+  return r;
+}
+
+bool
+vd_image_writable (const struct vd_image *image)
+{
+  return image->write;
+}
