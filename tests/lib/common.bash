@@ -178,11 +178,17 @@ description_of () {
     jq -r '.exports[0].description // ""'
 }
 
-# python_client URI FILE-or-CODE: Python with libnbd's handle h connected.
+# python_client URI [-c] FILE-or-CODE...: Python with libnbd's handle h
+# connected.
 python_client () {
-  local code=$2
-  [ ! -f "$2" ] || code=$(cat "$2")
-  timeout "$LIMIT" "$PYTHON" -m nbd -u "$1" -c "$code"
+  local uri=$1 arg args=()
+  shift
+  for arg; do
+    [ "$arg" != -c ] || continue
+    [ ! -f "$arg" ] || arg=$(cat "$arg")
+    args+=(-c "$arg")
+  done
+  timeout "$LIMIT" "$PYTHON" -m nbd -u "$uri" "${args[@]}" 3>&-
 }
 
 # random_file NAME BYTES [SEED]: the same bytes on every machine.
