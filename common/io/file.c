@@ -657,6 +657,18 @@ vd_file_reopen_write (struct vd_ctx *ctx, struct vd_store *st,
 }
 
 int
+vd_file_relock (struct vd_ctx *ctx, struct vd_store *st, enum vd_lock lock,
+                struct vd_store *writer)
+{
+  struct file *old = file_of (st);
+
+  /* The writer's bytes are still held, so nobody else can have come. */
+  if (lock == VD_LOCK_OFF || file_of (writer)->locked == NOBODY)
+    return 0;
+  return take_bytes (ctx, st->name, old->fd, READER, &old->locked, NULL);
+}
+
+int
 vd_file_create (struct vd_ctx *ctx, const char *path, enum vd_lock lock,
                 struct vd_store **ret)
 {
