@@ -14,7 +14,7 @@
 #include "rounding.h"
 #include "table.h"
 
-#define PAGE_ENTRIES 1024u      /* 4 KiB */
+#define PAGE_ENTRIES 1024u      /* 4 KiB, of a table in one piece */
 #define STRIPES 16u
 #define STRIPE_PAGES_MIN 2u
 #define WINDOW 4096u            /* of the file, for writing back */
@@ -47,7 +47,9 @@ struct stripe {
 
 struct vd_table {
   struct vd_store *st;
-  uint64_t offset;
+  uint64_t offset;              /* if it is in one piece */
+  struct vd_table_pieces pieces;        /* where is NULL: one piece */
+  uint32_t page_entries;
   uint64_t n;
   uint64_t npages;
 
@@ -70,26 +72,26 @@ stripe_of (struct vd_table *t, uint64_t number)
   return &t->stripes[number % STRIPES];
 }
 
-int
-vd_table_new (struct vd_ctx *ctx, struct vd_store *st,
-              uint64_t offset, uint64_t n, size_t memory,
-              struct vd_table **ret)
+static int
+new_table (struct vd_ctx *ctx, struct vd_store *st, uint64_t offset,
+           uint64_t n, const struct vd_table_pieces *pieces, size_t memory,
+           struct vd_table **ret)
 {
   struct vd_table *t;
   unsigned i;
-
-  if (offset > INT64_MAX || n > (INT64_MAX - offset) / 4)
-    return vd_error (ctx, EINVAL, "%s: a table of %" PRIu64
-                     " entries at offset %" PRIu64 ": out of range",
-                     st->name, n, offset);
 
   t = calloc (1, sizeof *t);
   if (t == NULL)
     goto no_memory;
   t->st = st;
   t->offset = offset;
+  t->page_entries = PAGE_ENTRIES;
+  if (pieces) {
+    t->pieces = *pieces;
+    t->page_entries = pieces->entries;
+  }
   t->n = n;
-  t->npages = div_round_up (n, PAGE_ENTRIES);
+  t->npages = div_round_up (n, t->page_entries);
   for (i = 0; i < STRIPES; ++i)
     pthread_mutex_init (&t->stripes[i].lock, NULL);
 
@@ -99,7 +101,7 @@ vd_table_new (struct vd_ctx *ctx, struct vd_store *st,
       goto no_memory;
   }
   else {
-    size_t page_size = sizeof (struct page) + PAGE_ENTRIES * 4;
+    size_t page_size = sizeof (struct page) + t->page_entries * 4;
 
     t->stripe_pages = max_u64 (memory / STRIPES / page_size,
                                STRIPE_PAGES_MIN);
@@ -121,6 +123,30 @@ vd_table_new (struct vd_ctx *ctx, struct vd_store *st,
   vd_table_free (t);
   return vd_error (ctx, ENOMEM, "%s: out of memory for a table of %" PRIu64
                    " entries", st->name, n);
+}
+
+int
+vd_table_new (struct vd_ctx *ctx, struct vd_store *st,
+              uint64_t offset, uint64_t n, size_t memory,
+              struct vd_table **ret)
+{
+  if (offset > INT64_MAX || n > (INT64_MAX - offset) / 4)
+    return vd_error (ctx, EINVAL, "%s: a table of %" PRIu64
+                     " entries at offset %" PRIu64 ": out of range",
+                     st->name, n, offset);
+  return new_table (ctx, st, offset, n, NULL, memory, ret);
+}
+
+int
+vd_table_new_pieces (struct vd_ctx *ctx, struct vd_store *st, uint64_t n,
+                     const struct vd_table_pieces *pieces, size_t memory,
+                     struct vd_table **ret)
+{
+  assert (is_power_of_2 (pieces->entries) && pieces->entries <= SCAN_ENTRIES);
+  if (n > INT64_MAX / 4)
+    return vd_error (ctx, EINVAL, "%s: a table of %" PRIu64 " entries: out "
+                     "of range", st->name, n);
+  return new_table (ctx, st, 0, n, pieces, memory, ret);
 }
 
 void
@@ -167,7 +193,8 @@ check_index (struct vd_ctx *ctx, struct vd_table *t, uint64_t index)
 static struct page *
 page_new (struct vd_ctx *ctx, struct vd_table *t, uint64_t number)
 {
-  uint32_t count = min_u64 (t->n - number * PAGE_ENTRIES, PAGE_ENTRIES);
+  uint32_t count = min_u64 (t->n - number * t->page_entries,
+                            t->page_entries);
   struct page *p = malloc (sizeof *p + count * sizeof p->entries[0]);
 
   if (p == NULL) {
@@ -180,18 +207,38 @@ page_new (struct vd_ctx *ctx, struct vd_table *t, uint64_t number)
   return p;
 }
 
+/* Where a page is in the store; 0: not there. */
+static int
+page_where (struct vd_ctx *ctx, struct vd_table *t, uint64_t number,
+            uint64_t *ret)
+{
+  if (t->pieces.where)
+    return t->pieces.where (ctx, t->pieces.opaque, number, ret);
+  *ret = t->offset + number * PAGE_ENTRIES * 4;
+  return 0;
+}
+
 /* Read a page.  Nobody else sees it yet. */
 static int
 page_read (struct vd_ctx *ctx, struct vd_table *t, uint64_t number,
            struct page **ret)
 {
   struct page *p = page_new (ctx, t, number);
+  uint64_t offset;
   int r;
 
   if (p == NULL)
     return -ENOMEM;
-  r = vd_store_pread (ctx, t->st, (void *) p->entries, p->count * 4,
-                      t->offset + number * PAGE_ENTRIES * 4);
+  r = page_where (ctx, t, number, &offset);
+  if (r == 0 && t->pieces.where && offset == 0)
+    memset ((void *) p->entries, 0, p->count * 4);
+  else if (r == 0) {
+    r = vd_store_pread (ctx, t->st, (void *) p->entries, p->count * 4,
+                        offset);
+    if (r == 0 && t->pieces.loaded)
+      r = t->pieces.loaded (ctx, t->pieces.opaque, number,
+                            (void *) p->entries);
+  }
   if (r < 0) {
     free (p);
     return r;
@@ -326,8 +373,8 @@ int
 vd_table_pin (struct vd_ctx *ctx, struct vd_table *t,
               uint64_t index, struct vd_table_pin *pin)
 {
-  uint64_t number = index / PAGE_ENTRIES;
-  uint32_t i = index % PAGE_ENTRIES;
+  uint64_t number = index / t->page_entries;
+  uint32_t i = index % t->page_entries;
   struct page *p;
   int r;
 
@@ -396,6 +443,39 @@ vd_table_get (struct vd_ctx *ctx, struct vd_table *t,
   return 0;
 }
 
+/* Pieces are read one by one, and kept as memory allows. */
+static int
+scan_pieces (struct vd_ctx *ctx, struct vd_table *t,
+             int (*fn) (struct vd_ctx *ctx, void *opaque,
+                        uint64_t index, const uint32_t *entries,
+                        size_t n),
+             void *opaque)
+{
+  CLEANUP_FREE uint32_t *buf = malloc (t->page_entries * 4);
+  uint64_t index;
+  uint32_t i, n;
+
+  if (buf == NULL)
+    return vd_error (ctx, ENOMEM, "%s: out of memory for a table",
+                     t->st->name);
+  for (index = 0; index < t->n; index += n) {
+    struct vd_table_pin pin;
+    int r;
+
+    r = vd_table_pin (ctx, t, index, &pin);
+    if (r < 0)
+      return r;
+    n = pin.count;
+    for (i = 0; i < n; ++i)
+      buf[i] = vd_table_entry (&pin, i);
+    vd_table_unpin (t, &pin);
+    r = fn (ctx, opaque, index, buf, n);
+    if (r < 0)
+      return r;
+  }
+  return 0;
+}
+
 int
 vd_table_scan (struct vd_ctx *ctx, struct vd_table *t,
                int (*fn) (struct vd_ctx *ctx, void *opaque,
@@ -404,9 +484,12 @@ vd_table_scan (struct vd_ctx *ctx, struct vd_table *t,
                void *opaque)
 {
   size_t size = min_u64 (t->n, SCAN_ENTRIES);
-  CLEANUP_FREE uint32_t *buf = malloc (max_u64 (size, 1) * 4);
+  CLEANUP_FREE uint32_t *buf = NULL;
   uint64_t index;
 
+  if (t->pieces.where)
+    return scan_pieces (ctx, t, fn, opaque);
+  buf = malloc (max_u64 (size, 1) * 4);
   if (buf == NULL)
     return vd_error (ctx, ENOMEM, "%s: out of memory for a table",
                      t->st->name);
@@ -449,7 +532,7 @@ int
 vd_table_set (struct vd_ctx *ctx, struct vd_table *t,
               uint64_t index, uint32_t value)
 {
-  uint64_t number = index / PAGE_ENTRIES;
+  uint64_t number = index / t->page_entries;
   struct page *p;
   int r;
 
@@ -461,7 +544,7 @@ vd_table_set (struct vd_ctx *ctx, struct vd_table *t,
     r = resident_page (ctx, t, number, &p);
     if (r < 0)
       return r;
-    atomic_store_explicit (&p->entries[index % PAGE_ENTRIES],
+    atomic_store_explicit (&p->entries[index % t->page_entries],
                            htole32 (value), memory_order_release);
   }
   else {
@@ -472,34 +555,38 @@ vd_table_set (struct vd_ctx *ctx, struct vd_table *t,
     if (r < 0)
       return r;
     p->dirty++;
-    atomic_store_explicit (&p->entries[index % PAGE_ENTRIES],
+    atomic_store_explicit (&p->entries[index % t->page_entries],
                            htole32 (value), memory_order_release);
   }
   return 0;
 }
 
-/* These changes lie in one window.  What is rewritten with them (whole
- * sectors, which a power cut leaves whole) is as it is on disk: the pages in
- * memory may hold entries whose data is not durable yet.
+/* These changes lie in one window, the first at offset.  What is rewritten
+ * with them (whole sectors, which a power cut leaves whole) is as it is on
+ * disk: the pages in memory may hold entries whose data is not durable yet.
  */
 static int
 write_window (struct vd_ctx *ctx, struct vd_table *t, uint64_t file_size,
-              const struct vd_table_change *changes, size_t n)
+              uint64_t offset, const struct vd_table_change *changes,
+              size_t n)
 {
-  uint64_t start = round_down (t->offset + changes[0].index * 4, SECTOR);
-  uint64_t end =
-    round_down (t->offset + changes[n - 1].index * 4, SECTOR) + SECTOR;
+  uint64_t last = offset + (changes[n - 1].index - changes[0].index) * 4;
+  uint64_t start = round_down (offset, SECTOR);
+  uint64_t end = min_u64 (round_down (last, SECTOR) + SECTOR, file_size);
   uint8_t buf[WINDOW];
   size_t i;
   int r;
 
-  end = min_u64 (end, file_size);
+  if (last + 4 > file_size)
+    return vd_error (ctx, EIO, "%s: the file ends at %" PRIu64
+                     ", inside a table: entry %" PRIu64 " is at %" PRIu64,
+                     t->st->name, file_size, changes[n - 1].index, last);
   r = vd_store_pread (ctx, t->st, buf, end - start, start);
   if (r < 0)
     return r;
   for (i = 0; i < n; ++i)
-    put_le32 (&buf[t->offset + changes[i].index * 4 - start],
-              changes[i].value);
+    put_le32 (&buf[offset + (changes[i].index - changes[0].index) * 4
+                   - start], changes[i].value);
   return vd_store_pwrite (ctx, t->st, buf, end - start, start, 0);
 }
 
@@ -513,12 +600,12 @@ drop_dirty (struct vd_table *t, const struct vd_table_change *changes,
   size_t i, j;
 
   for (i = 0; i < n; i = j) {
-    uint64_t number = changes[i].index / PAGE_ENTRIES;
+    uint64_t number = changes[i].index / t->page_entries;
     struct stripe *s = stripe_of (t, number);
     struct page *p;
     LOCK_SCOPE (&s->lock);
 
-    for (j = i; j < n && changes[j].index / PAGE_ENTRIES == number; ++j)
+    for (j = i; j < n && changes[j].index / t->page_entries == number; ++j)
       ;
     p = find_page (t, s, number);
     assert (p && p->dirty >= j - i);
@@ -537,10 +624,6 @@ vd_table_write (struct vd_ctx *ctx, struct vd_table *t,
 
   if (n == 0)
     return 0;
-  if (t->offset % 4 != 0)
-    return vd_error (ctx, EINVAL, "%s: the table at offset %" PRIu64
-                     " is not aligned and cannot be written",
-                     t->st->name, t->offset);
   for (i = 0; i < n; ++i) {
     r = check_index (ctx, t, changes[i].index);
     if (r < 0)
@@ -550,18 +633,29 @@ vd_table_write (struct vd_ctx *ctx, struct vd_table *t,
   r = vd_store_get_size (ctx, t->st, &file_size);
   if (r < 0)
     return r;
-  if (file_size < t->offset + t->n * 4)
+  if (!t->pieces.where && file_size < t->offset + t->n * 4)
     return vd_error (ctx, EIO, "%s: the file ends at %" PRIu64
                      ", inside the table of %" PRIu64 " entries at offset %"
                      PRIu64, t->st->name, file_size, t->n, t->offset);
 
   for (i = 0; i < n; i = j) {
-    uint64_t window = (t->offset + changes[i].index * 4) / WINDOW;
+    uint64_t first = changes[i].index, page = first / t->page_entries;
+    uint64_t offset;
 
+    r = page_where (ctx, t, page, &offset);
+    if (r < 0)
+      return r;
+    offset += first % t->page_entries * 4;
+    if (offset % 4 != 0)
+      return vd_error (ctx, EINVAL, "%s: the table at offset %" PRIu64
+                       " is not aligned and cannot be written",
+                       t->st->name, offset);
     for (j = i + 1; j < n; ++j)
-      if ((t->offset + changes[j].index * 4) / WINDOW != window)
+      if (changes[j].index / t->page_entries != page ||
+          (offset + (changes[j].index - first) * 4) / WINDOW !=
+          offset / WINDOW)
         break;
-    r = write_window (ctx, t, file_size, &changes[i], j - i);
+    r = write_window (ctx, t, file_size, offset, &changes[i], j - i);
     /* The pages stay dirty: memory knows what the disk does not. */
     if (r < 0)
       return r;

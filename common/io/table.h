@@ -27,6 +27,35 @@ struct vd_table;
 extern int vd_table_new (struct vd_ctx *ctx, struct vd_store *st,
                          uint64_t offset, uint64_t n, size_t memory,
                          struct vd_table **ret);
+
+/* A table that lies in the store in pieces (the grain tables of a VMDK). */
+struct vd_table_pieces {
+  uint32_t entries;             /* in a piece, a power of two */
+
+  /* Where a piece begins in the store, in bytes; 0: it is not there, and
+   * all its entries are 0.  Called without a lock, or with the lock of other
+   * pieces' pages held; must not use this table.
+   */
+  int (*where) (struct vd_ctx *ctx, void *opaque, uint64_t piece,
+                uint64_t *ret);
+
+  /* A piece was read, and nobody has seen it yet: check or correct its
+   * entries (in disk order).  May be NULL.
+   */
+  int (*loaded) (struct vd_ctx *ctx, void *opaque, uint64_t piece,
+                 uint32_t *entries);
+
+  void *opaque;
+};
+
+/* As vd_table_new.  The pieces are checked to lie in the store when they are
+ * read.
+ */
+extern int vd_table_new_pieces (struct vd_ctx *ctx, struct vd_store *st,
+                                uint64_t n,
+                                const struct vd_table_pieces *pieces,
+                                size_t memory, struct vd_table **ret);
+
 extern void vd_table_free (struct vd_table *t);
 
 /* Some entries, held in memory until vd_table_unpin. */
