@@ -50,16 +50,17 @@ extern struct vd_sim *vd_sim_prefix (const struct vd_sim *sim, size_t n);
 extern struct vd_sim *vd_sim_power_cut (const struct vd_sim *sim, size_t n,
                                         uint64_t *seed);
 
-/* A marker in the log, to be found again with vd_sim_find_mark: the test
- * notes "flush number k returned here".
+/* A marker in the log, to be found again with vd_sim_last_mark: the test
+ * notes "flush number k returned here".  It is a record like the others.
  */
 extern void vd_sim_mark (struct vd_sim *sim, uint64_t value);
 
 /* The largest value of a mark among the first n records, 0 if none. */
 extern uint64_t vd_sim_last_mark (const struct vd_sim *sim, size_t n);
 
-/* From now on the n-th call (1 is the next one) of any store operation fails
- * once with -err, 0: none.  With sticky all later ones fail too.
+/* From now on the n-th call (1 is the next one) of any store operation but
+ * close fails once with -err, having done nothing and left no record; err 0:
+ * no fault.  With sticky all later ones fail too.
  * vd_sim_fault_hit says whether it has happened.
  */
 extern void vd_sim_fail_at (struct vd_sim *sim, uint64_t n, int err,

@@ -72,12 +72,13 @@ struct vd_store_ops {
   int (*cache) (struct vd_ctx *ctx, struct vd_store *st,
                 uint64_t offset, uint64_t len);
 
+  /* Free st and all it owns, but for the name. */
   void (*close) (struct vd_store *st);
 };
 
 struct vd_store {
   const struct vd_store_ops *ops;
-  char *name;                   /* for messages; owned by the store */
+  char *name;                   /* for messages; vd_store_close frees it */
   bool writable;
   bool fixed_size;              /* block device: nothing grows */
   _Atomic bool touched;         /* written, zeroed or truncated since a sync */
@@ -118,6 +119,10 @@ extern int vd_store_zero_or_write (struct vd_ctx *ctx, struct vd_store *st,
 
 extern int vd_store_truncate (struct vd_ctx *ctx, struct vd_store *st,
                               uint64_t size);
+
+/* Where space cannot be reserved this only makes the store big enough.  The
+ * caller sees to it that no two calls change the size at once.
+ */
 extern int vd_store_allocate (struct vd_ctx *ctx, struct vd_store *st,
                               uint64_t offset, uint64_t len);
 

@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+#include <config.h>
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rounding.h"
+#include "store.h"
+
+int
+vd_store_init (struct vd_store *st, const struct vd_store_ops *ops,
+               const char *name, bool writable)
+{
+  st->name = strdup (name);
+  if (st->name == NULL)
+    return -ENOMEM;
+  st->ops = ops;
+  st->writable = writable;
+  st->fixed_size = false;
+  atomic_init (&st->touched, false);
+  atomic_init (&st->no_punch, false);
+  atomic_init (&st->no_zero, false);
+  return 0;
+}
+
+/* Offsets are off_t in the end, so nothing may reach beyond INT64_MAX. */
+static int
+check_range (struct vd_ctx *ctx, const struct vd_store *st, const char *what,
+             uint64_t offset, uint64_t len)
+{
+  if (offset > INT64_MAX || len > INT64_MAX - offset)
+    return vd_error (ctx, EINVAL,
+                     "%s: %s of %" PRIu64 " bytes at offset %" PRIu64
+                     ": out of range", st->name, what, len, offset);
+  return 0;
+}
+
+static int
+check_writable (struct vd_ctx *ctx, const struct vd_store *st,
+                const char *what)
+{
+  if (!st->writable)
+    return vd_error (ctx, EROFS, "%s: %s: the file is open read-only",
+                     st->name, what);
+  return 0;
+}
+
+/* Called after the change, so that a sync which clears the flag afterwards
+ * has the change before it.  The load keeps the cache line shared in the
+ * usual case; both accesses are sequentially consistent, so seeing true here
+ * means that the sync which clears it has not begun yet.
+ */
+static void
+set_touched (struct vd_store *st)
+{
+  if (!atomic_load (&st->touched))
+    atomic_store (&st->touched, true);
+}
+
+int
+vd_store_get_size (struct vd_ctx *ctx, struct vd_store *st, uint64_t *ret)
+{
+  return st->ops->get_size (ctx, st, ret);
+}
+
+int
+vd_store_pread (struct vd_ctx *ctx, struct vd_store *st,
+                void *buf, size_t len, uint64_t offset)
+{
+  struct iovec iov = { .iov_base = buf, .iov_len = len };
+
+  return vd_store_preadv (ctx, st, &iov, 1, offset);
+}
+
+int
+vd_store_pwrite (struct vd_ctx *ctx, struct vd_store *st,
+                 const void *buf, size_t len, uint64_t offset, unsigned flags)
+{
+  struct iovec iov = { .iov_base = (void *) buf, .iov_len = len };
+
+  return vd_store_pwritev (ctx, st, &iov, 1, offset, flags);
+}
+
+/* Sum of the lengths; saturates, which check_range then refuses. */
+static uint64_t
+iov_total (const struct iovec *iov, int niov)
+{
+  uint64_t total = 0;
+  int i;
+
+  for (i = 0; i < niov; ++i)
+    if (__builtin_add_overflow (total, iov[i].iov_len, &total))
+      return UINT64_MAX;
+  return total;
+}
+
+int
+vd_store_preadv (struct vd_ctx *ctx, struct vd_store *st,
+                 struct iovec *iov, int niov, uint64_t offset)
+{
+  uint64_t len = iov_total (iov, niov);
+  int r;
+
+  r = check_range (ctx, st, "read", offset, len);
+  if (r < 0)
+    return r;
+  if (len == 0)
+    return 0;
+  return st->ops->preadv (ctx, st, iov, niov, offset);
+}
+
+int
+vd_store_pwritev (struct vd_ctx *ctx, struct vd_store *st,
+                  struct iovec *iov, int niov, uint64_t offset,
+                  unsigned flags)
+{
+  uint64_t len = iov_total (iov, niov);
+  int r;
+
+  r = check_writable (ctx, st, "write");
+  if (r < 0)
+    return r;
+  r = check_range (ctx, st, "write", offset, len);
+  if (r < 0)
+    return r;
+  if (len == 0)
+    return 0;
+  r = st->ops->pwritev (ctx, st, iov, niov, offset, flags);
+  /* Part of a failed write may have been done. */
+  if (r < 0 || !(flags & VD_STORE_FUA))
+    set_touched (st);
+  return r;
+}
+
+int
+vd_store_zero (struct vd_ctx *ctx, struct vd_store *st,
+               uint64_t offset, uint64_t len, bool punch)
+{
+  _Atomic bool *never = punch ? &st->no_punch : &st->no_zero;
+  int r;
+
+  r = check_writable (ctx, st, "zero");
+  if (r < 0)
+    return r;
+  r = check_range (ctx, st, "zero", offset, len);
+  if (r < 0)
+    return r;
+  if (st->ops->zero == NULL ||
+      atomic_load_explicit (never, memory_order_relaxed))
+    return -EOPNOTSUPP;
+  if (len == 0)
+    return 0;
+  r = st->ops->zero (ctx, st, offset, len, punch);
+  if (r == -EOPNOTSUPP)
+    atomic_store_explicit (never, true, memory_order_relaxed);
+  else
+    set_touched (st);
+  return r;
+}
+
+/* One writes zeroes 1 MiB at a time, from the same 64 KiB.  The buffer is
+ * never written to; it is not const so that it takes no room in the binary.
+ */
+#define ZEROES_SIZE 65536
+#define ZEROES_MAX 16
+static uint8_t zeroes[ZEROES_SIZE];
+
+static int
+write_zeroes (struct vd_ctx *ctx, struct vd_store *st,
+              uint64_t offset, uint64_t len)
+{
+  while (len > 0) {
+    struct iovec iov[ZEROES_MAX];
+    uint64_t done = 0;
+    int niov, r;
+
+    for (niov = 0; niov < ZEROES_MAX && done < len; ++niov) {
+      iov[niov].iov_base = zeroes;
+      iov[niov].iov_len = min_u64 (len - done, ZEROES_SIZE);
+      done += iov[niov].iov_len;
+    }
+    r = vd_store_pwritev (ctx, st, iov, niov, offset, 0);
+    if (r < 0)
+      return r;
+    offset += done;
+    len -= done;
+  }
+  return 0;
+}
+
+int
+vd_store_zero_or_write (struct vd_ctx *ctx, struct vd_store *st,
+                        uint64_t offset, uint64_t len, bool punch)
+{
+  int r = -EOPNOTSUPP;
+
+  if (punch)
+    r = vd_store_zero (ctx, st, offset, len, true);
+  if (r == -EOPNOTSUPP)
+    r = vd_store_zero (ctx, st, offset, len, false);
+  if (r == -EOPNOTSUPP)
+    r = write_zeroes (ctx, st, offset, len);
+  return r;
+}
+
+int
+vd_store_truncate (struct vd_ctx *ctx, struct vd_store *st, uint64_t size)
+{
+  int r;
+
+  r = check_writable (ctx, st, "change of size");
+  if (r < 0)
+    return r;
+  r = check_range (ctx, st, "change of size", size, 0);
+  if (r < 0)
+    return r;
+  r = st->ops->truncate (ctx, st, size);
+  set_touched (st);
+  return r;
+}
+
+int
+vd_store_allocate (struct vd_ctx *ctx, struct vd_store *st,
+                   uint64_t offset, uint64_t len)
+{
+  uint64_t size;
+  int r;
+
+  r = check_writable (ctx, st, "allocation");
+  if (r < 0)
+    return r;
+  r = check_range (ctx, st, "allocation", offset, len);
+  if (r < 0)
+    return r;
+  if (len == 0)
+    return 0;
+
+  if (st->ops->allocate) {
+    r = st->ops->allocate (ctx, st, offset, len);
+    if (r != -EOPNOTSUPP) {
+      set_touched (st);
+      return r;
+    }
+  }
+
+  r = vd_store_get_size (ctx, st, &size);
+  if (r < 0)
+    return r;
+  if (offset + len <= size)
+    return 0;
+  return vd_store_truncate (ctx, st, offset + len);
+}
+
+int
+vd_store_sync_always (struct vd_ctx *ctx, struct vd_store *st)
+{
+  int r;
+
+  /* Cleared first: what is written from now on may miss this sync. */
+  atomic_exchange (&st->touched, false);
+  r = st->ops->sync (ctx, st);
+  if (r < 0)
+    atomic_store (&st->touched, true);
+  return r;
+}
+
+int
+vd_store_sync (struct vd_ctx *ctx, struct vd_store *st)
+{
+  if (!atomic_load (&st->touched))
+    return 0;
+  return vd_store_sync_always (ctx, st);
+}
+
+int
+vd_store_extent (struct vd_ctx *ctx, struct vd_store *st, uint64_t offset,
+                 bool *ret_hole, uint64_t *ret_end)
+{
+  int r;
+
+  r = check_range (ctx, st, "block status", offset, 1);
+  if (r < 0)
+    return r;
+  if (st->ops->extent == NULL) {
+    *ret_hole = false;
+    *ret_end = INT64_MAX;
+    return 0;
+  }
+  return st->ops->extent (ctx, st, offset, ret_hole, ret_end);
+}
+
+int
+vd_store_cache (struct vd_ctx *ctx, struct vd_store *st,
+                uint64_t offset, uint64_t len)
+{
+  int r;
+
+  r = check_range (ctx, st, "cache", offset, len);
+  if (r < 0)
+    return r;
+  if (st->ops->cache == NULL || len == 0)
+    return 0;
+  return st->ops->cache (ctx, st, offset, len);
+}
+
+void
+vd_store_close (struct vd_store *st)
+{
+  char *name;
+
+  if (st == NULL)
+    return;
+  name = st->name;
+  st->ops->close (st);
+  free (name);
+}

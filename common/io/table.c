@@ -1,0 +1,573 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+#include <config.h>
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "byteorder.h"
+#include "cleanup.h"
+#include "rounding.h"
+#include "table.h"
+
+#define PAGE_ENTRIES 1024u      /* 4 KiB */
+#define STRIPES 16u
+#define STRIPE_PAGES_MIN 2u
+#define WINDOW 4096u            /* of the file, for writing back */
+#define SECTOR 512u
+#define SCAN_ENTRIES 262144u    /* 1 MiB, a multiple of PAGE_ENTRIES */
+
+/* Entries are read from the store as they are. */
+_Static_assert (sizeof (_Atomic uint32_t) == 4, "entries are 4 bytes");
+
+struct page {
+  uint64_t number;
+  uint32_t count;               /* entries */
+  /* Only in windowed tables, under the stripe's lock. */
+  uint32_t pins;
+  uint64_t dirty;               /* sets that vd_table_write has not seen */
+  struct page *chain;           /* same bucket */
+  struct page *newer, *older;   /* idle list */
+  _Atomic uint32_t entries[];   /* little-endian */
+};
+
+/* A part of the pages with a lock of its own, so that threads seldom meet.
+ * Resident tables use the lock only, when they load a page.
+ */
+struct stripe {
+  pthread_mutex_t lock;
+  struct page **buckets;
+  size_t pages;                 /* in memory */
+  struct page *newest, *oldest; /* idle: neither pinned nor dirty */
+};
+
+struct vd_table {
+  struct vd_store *st;
+  uint64_t offset;
+  uint64_t n;
+  uint64_t npages;
+
+  /* A table that fits is resident: pages, once loaded, stay until the table
+   * is freed, and are found without a lock.
+   */
+  _Atomic (struct page *) *directory;   /* NULL: windowed */
+
+  /* Windowed: pages are hashed, as the number of pages is what an image
+   * claims and not what it is worth.
+   */
+  size_t stripe_pages;          /* more only if they are pinned or dirty */
+  size_t nbuckets;              /* per stripe, a power of two */
+  struct stripe stripes[STRIPES];
+};
+
+static struct stripe *
+stripe_of (struct vd_table *t, uint64_t number)
+{
+  return &t->stripes[number % STRIPES];
+}
+
+int
+vd_table_new (struct vd_ctx *ctx, struct vd_store *st,
+              uint64_t offset, uint64_t n, size_t memory,
+              struct vd_table **ret)
+{
+  struct vd_table *t;
+  unsigned i;
+
+  if (offset > INT64_MAX || n > (INT64_MAX - offset) / 4)
+    return vd_error (ctx, EINVAL, "%s: a table of %" PRIu64
+                     " entries at offset %" PRIu64 ": out of range",
+                     st->name, n, offset);
+
+  t = calloc (1, sizeof *t);
+  if (t == NULL)
+    goto no_memory;
+  t->st = st;
+  t->offset = offset;
+  t->n = n;
+  t->npages = div_round_up (n, PAGE_ENTRIES);
+  for (i = 0; i < STRIPES; ++i)
+    pthread_mutex_init (&t->stripes[i].lock, NULL);
+
+  if (n * 4 <= memory) {
+    t->directory = calloc (max_u64 (t->npages, 1), sizeof *t->directory);
+    if (t->directory == NULL)
+      goto no_memory;
+  }
+  else {
+    size_t page_size = sizeof (struct page) + PAGE_ENTRIES * 4;
+
+    t->stripe_pages = max_u64 (memory / STRIPES / page_size,
+                               STRIPE_PAGES_MIN);
+    t->nbuckets = 1;
+    while (t->nbuckets < t->stripe_pages)
+      t->nbuckets *= 2;
+    for (i = 0; i < STRIPES; ++i) {
+      t->stripes[i].buckets = calloc (t->nbuckets,
+                                      sizeof *t->stripes[i].buckets);
+      if (t->stripes[i].buckets == NULL)
+        goto no_memory;
+    }
+  }
+
+  *ret = t;
+  return 0;
+
+ no_memory:
+  vd_table_free (t);
+  return vd_error (ctx, ENOMEM, "%s: out of memory for a table of %" PRIu64
+                   " entries", st->name, n);
+}
+
+void
+vd_table_free (struct vd_table *t)
+{
+  uint64_t number;
+  unsigned i;
+
+  if (t == NULL)
+    return;
+  if (t->directory) {
+    for (number = 0; number < t->npages; ++number)
+      free (atomic_load_explicit (&t->directory[number],
+                                  memory_order_relaxed));
+    free (t->directory);
+  }
+  for (i = 0; i < STRIPES; ++i) {
+    struct stripe *s = &t->stripes[i];
+    size_t b;
+
+    for (b = 0; s->buckets && b < t->nbuckets; ++b) {
+      while (s->buckets[b]) {
+        struct page *p = s->buckets[b];
+
+        s->buckets[b] = p->chain;
+        free (p);
+      }
+    }
+    free (s->buckets);
+    pthread_mutex_destroy (&s->lock);
+  }
+  free (t);
+}
+
+static int
+check_index (struct vd_ctx *ctx, struct vd_table *t, uint64_t index)
+{
+  if (index >= t->n)
+    return vd_error (ctx, EINVAL, "%s: entry %" PRIu64
+                     " of a table of %" PRIu64, t->st->name, index, t->n);
+  return 0;
+}
+
+static struct page *
+page_new (struct vd_ctx *ctx, struct vd_table *t, uint64_t number)
+{
+  uint32_t count = min_u64 (t->n - number * PAGE_ENTRIES, PAGE_ENTRIES);
+  struct page *p = malloc (sizeof *p + count * sizeof p->entries[0]);
+
+  if (p == NULL) {
+    vd_error (ctx, ENOMEM, "%s: out of memory for a table", t->st->name);
+    return NULL;
+  }
+  memset (p, 0, sizeof *p);
+  p->number = number;
+  p->count = count;
+  return p;
+}
+
+/* Read a page.  Nobody else sees it yet. */
+static int
+page_read (struct vd_ctx *ctx, struct vd_table *t, uint64_t number,
+           struct page **ret)
+{
+  struct page *p = page_new (ctx, t, number);
+  int r;
+
+  if (p == NULL)
+    return -ENOMEM;
+  r = vd_store_pread (ctx, t->st, (void *) p->entries, p->count * 4,
+                      t->offset + number * PAGE_ENTRIES * 4);
+  if (r < 0) {
+    free (p);
+    return r;
+  }
+  *ret = p;
+  return 0;
+}
+
+/* ---- resident --------------------------------------------------------- */
+
+static int
+resident_page (struct vd_ctx *ctx, struct vd_table *t, uint64_t number,
+               struct page **ret)
+{
+  _Atomic (struct page *) *slot = &t->directory[number];
+  struct page *p = atomic_load_explicit (slot, memory_order_acquire);
+  int r;
+
+  if (p == NULL) {
+    LOCK_SCOPE (&stripe_of (t, number)->lock);
+    p = atomic_load_explicit (slot, memory_order_acquire);
+    if (p == NULL) {
+      r = page_read (ctx, t, number, &p);
+      if (r < 0)
+        return r;
+      atomic_store_explicit (slot, p, memory_order_release);
+    }
+  }
+  *ret = p;
+  return 0;
+}
+
+/* ---- windowed: all under the stripe's lock ----------------------------- */
+
+static struct page **
+bucket_of (struct vd_table *t, struct stripe *s, uint64_t number)
+{
+  return &s->buckets[number / STRIPES & (t->nbuckets - 1)];
+}
+
+static struct page *
+find_page (struct vd_table *t, struct stripe *s, uint64_t number)
+{
+  struct page *p;
+
+  for (p = *bucket_of (t, s, number); p; p = p->chain)
+    if (p->number == number)
+      return p;
+  return NULL;
+}
+
+static bool
+is_idle (const struct page *p)
+{
+  return p->pins == 0 && p->dirty == 0;
+}
+
+static void
+idle_add (struct stripe *s, struct page *p)
+{
+  p->newer = NULL;
+  p->older = s->newest;
+  *(s->newest ? &s->newest->newer : &s->oldest) = p;
+  s->newest = p;
+}
+
+static void
+idle_remove (struct stripe *s, struct page *p)
+{
+  *(p->newer ? &p->newer->older : &s->newest) = p->older;
+  *(p->older ? &p->older->newer : &s->oldest) = p->newer;
+}
+
+/* Make room until at most limit pages are left, or none is idle. */
+static void
+evict (struct vd_table *t, struct stripe *s, size_t limit)
+{
+  while (s->pages > limit && s->oldest) {
+    struct page *p = s->oldest;
+    struct page **link = bucket_of (t, s, p->number);
+
+    idle_remove (s, p);
+    while (*link != p)
+      link = &(*link)->chain;
+    *link = p->chain;
+    free (p);
+    s->pages--;
+  }
+}
+
+/* A page that is about to be pinned or to become dirty, hence not idle. */
+static int
+windowed_page (struct vd_ctx *ctx, struct vd_table *t, struct stripe *s,
+               uint64_t number, struct page **ret)
+{
+  struct page *p = find_page (t, s, number);
+  struct page **bucket;
+  int r;
+
+  if (p) {
+    if (is_idle (p))
+      idle_remove (s, p);
+    *ret = p;
+    return 0;
+  }
+
+  evict (t, s, t->stripe_pages - 1);
+  r = page_read (ctx, t, number, &p);
+  if (r < 0)
+    return r;
+  bucket = bucket_of (t, s, number);
+  p->chain = *bucket;
+  *bucket = p;
+  s->pages++;
+  *ret = p;
+  return 0;
+}
+
+/* After pins or dirty went down. */
+static void
+settle (struct vd_table *t, struct stripe *s, struct page *p)
+{
+  if (is_idle (p)) {
+    idle_add (s, p);
+    evict (t, s, t->stripe_pages);
+  }
+}
+
+/* ---- reading ---------------------------------------------------------- */
+
+int
+vd_table_pin (struct vd_ctx *ctx, struct vd_table *t,
+              uint64_t index, struct vd_table_pin *pin)
+{
+  uint64_t number = index / PAGE_ENTRIES;
+  uint32_t i = index % PAGE_ENTRIES;
+  struct page *p;
+  int r;
+
+  r = check_index (ctx, t, index);
+  if (r < 0)
+    return r;
+
+  if (t->directory) {
+    r = resident_page (ctx, t, number, &p);
+    if (r < 0)
+      return r;
+    pin->page = NULL;
+  }
+  else {
+    struct stripe *s = stripe_of (t, number);
+    LOCK_SCOPE (&s->lock);
+
+    r = windowed_page (ctx, t, s, number, &p);
+    if (r < 0)
+      return r;
+    p->pins++;
+    pin->page = p;
+  }
+  pin->entries = &p->entries[i];
+  pin->count = p->count - i;
+  return 0;
+}
+
+void
+vd_table_unpin (struct vd_table *t, struct vd_table_pin *pin)
+{
+  struct page *p = pin->page;
+  struct stripe *s;
+
+  if (p == NULL)
+    return;
+  s = stripe_of (t, p->number);
+  {
+    LOCK_SCOPE (&s->lock);
+    assert (p->pins > 0);
+    p->pins--;
+    settle (t, s, p);
+  }
+  pin->page = NULL;
+}
+
+uint32_t
+vd_table_entry (const struct vd_table_pin *pin, uint32_t i)
+{
+  return le32toh (atomic_load_explicit (&pin->entries[i],
+                                        memory_order_acquire));
+}
+
+int
+vd_table_get (struct vd_ctx *ctx, struct vd_table *t,
+              uint64_t index, uint32_t *ret)
+{
+  struct vd_table_pin pin;
+  int r;
+
+  r = vd_table_pin (ctx, t, index, &pin);
+  if (r < 0)
+    return r;
+  *ret = vd_table_entry (&pin, 0);
+  vd_table_unpin (t, &pin);
+  return 0;
+}
+
+int
+vd_table_scan (struct vd_ctx *ctx, struct vd_table *t,
+               int (*fn) (struct vd_ctx *ctx, void *opaque,
+                          uint64_t index, const uint32_t *entries,
+                          size_t n),
+               void *opaque)
+{
+  size_t size = min_u64 (t->n, SCAN_ENTRIES);
+  CLEANUP_FREE uint32_t *buf = malloc (max_u64 (size, 1) * 4);
+  uint64_t index;
+
+  if (buf == NULL)
+    return vd_error (ctx, ENOMEM, "%s: out of memory for a table",
+                     t->st->name);
+
+  for (index = 0; index < t->n; index += size) {
+    size_t i, n = min_u64 (t->n - index, size);
+    int r;
+
+    r = vd_store_pread (ctx, t->st, buf, n * 4, t->offset + index * 4);
+    if (r < 0)
+      return r;
+
+    for (i = 0; t->directory && i < n; i += PAGE_ENTRIES) {
+      uint64_t number = (index + i) / PAGE_ENTRIES;
+      _Atomic (struct page *) *slot = &t->directory[number];
+      LOCK_SCOPE (&stripe_of (t, number)->lock);
+
+      if (atomic_load_explicit (slot, memory_order_acquire) == NULL) {
+        struct page *p = page_new (ctx, t, number);
+
+        if (p == NULL)
+          return -ENOMEM;
+        memcpy ((void *) p->entries, &buf[i], p->count * 4);
+        atomic_store_explicit (slot, p, memory_order_release);
+      }
+    }
+
+    for (i = 0; i < n; ++i)
+      buf[i] = le32toh (buf[i]);
+    r = fn (ctx, opaque, index, buf, n);
+    if (r < 0)
+      return r;
+  }
+  return 0;
+}
+
+/* ---- writing ---------------------------------------------------------- */
+
+int
+vd_table_set (struct vd_ctx *ctx, struct vd_table *t,
+              uint64_t index, uint32_t value)
+{
+  uint64_t number = index / PAGE_ENTRIES;
+  struct page *p;
+  int r;
+
+  r = check_index (ctx, t, index);
+  if (r < 0)
+    return r;
+
+  if (t->directory) {
+    r = resident_page (ctx, t, number, &p);
+    if (r < 0)
+      return r;
+    atomic_store_explicit (&p->entries[index % PAGE_ENTRIES],
+                           htole32 (value), memory_order_release);
+  }
+  else {
+    struct stripe *s = stripe_of (t, number);
+    LOCK_SCOPE (&s->lock);
+
+    r = windowed_page (ctx, t, s, number, &p);
+    if (r < 0)
+      return r;
+    p->dirty++;
+    atomic_store_explicit (&p->entries[index % PAGE_ENTRIES],
+                           htole32 (value), memory_order_release);
+  }
+  return 0;
+}
+
+/* These changes lie in one window.  What is rewritten with them (whole
+ * sectors, which a power cut leaves whole) is as it is on disk: the pages in
+ * memory may hold entries whose data is not durable yet.
+ */
+static int
+write_window (struct vd_ctx *ctx, struct vd_table *t, uint64_t file_size,
+              const struct vd_table_change *changes, size_t n)
+{
+  uint64_t start = round_down (t->offset + changes[0].index * 4, SECTOR);
+  uint64_t end =
+    round_down (t->offset + changes[n - 1].index * 4, SECTOR) + SECTOR;
+  uint8_t buf[WINDOW];
+  size_t i;
+  int r;
+
+  end = min_u64 (end, file_size);
+  r = vd_store_pread (ctx, t->st, buf, end - start, start);
+  if (r < 0)
+    return r;
+  for (i = 0; i < n; ++i)
+    put_le32 (&buf[t->offset + changes[i].index * 4 - start],
+              changes[i].value);
+  return vd_store_pwrite (ctx, t->st, buf, end - start, start, 0);
+}
+
+/* Every change ends one set, also where a later one of the list superseded
+ * it.
+ */
+static void
+drop_dirty (struct vd_table *t, const struct vd_table_change *changes,
+            size_t n)
+{
+  size_t i, j;
+
+  for (i = 0; i < n; i = j) {
+    uint64_t number = changes[i].index / PAGE_ENTRIES;
+    struct stripe *s = stripe_of (t, number);
+    struct page *p;
+    LOCK_SCOPE (&s->lock);
+
+    for (j = i; j < n && changes[j].index / PAGE_ENTRIES == number; ++j)
+      ;
+    p = find_page (t, s, number);
+    assert (p && p->dirty >= j - i);
+    p->dirty -= j - i;
+    settle (t, s, p);
+  }
+}
+
+int
+vd_table_write (struct vd_ctx *ctx, struct vd_table *t,
+                const struct vd_table_change *changes, size_t n)
+{
+  uint64_t file_size;
+  size_t i, j;
+  int r;
+
+  if (n == 0)
+    return 0;
+  if (t->offset % 4 != 0)
+    return vd_error (ctx, EINVAL, "%s: the table at offset %" PRIu64
+                     " is not aligned and cannot be written",
+                     t->st->name, t->offset);
+  for (i = 0; i < n; ++i) {
+    r = check_index (ctx, t, changes[i].index);
+    if (r < 0)
+      return r;
+    assert (i == 0 || changes[i].index >= changes[i - 1].index);
+  }
+  r = vd_store_get_size (ctx, t->st, &file_size);
+  if (r < 0)
+    return r;
+  if (file_size < t->offset + t->n * 4)
+    return vd_error (ctx, EIO, "%s: the file ends at %" PRIu64
+                     ", inside the table of %" PRIu64 " entries at offset %"
+                     PRIu64, t->st->name, file_size, t->n, t->offset);
+
+  for (i = 0; i < n; i = j) {
+    uint64_t window = (t->offset + changes[i].index * 4) / WINDOW;
+
+    for (j = i + 1; j < n; ++j)
+      if ((t->offset + changes[j].index * 4) / WINDOW != window)
+        break;
+    r = write_window (ctx, t, file_size, &changes[i], j - i);
+    /* The pages stay dirty: memory knows what the disk does not. */
+    if (r < 0)
+      return r;
+  }
+
+  if (t->directory == NULL)
+    drop_dirty (t, changes, n);
+  return 0;
+}
