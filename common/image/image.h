@@ -5,8 +5,8 @@
  *
  * Units are bytes.  Functions return 0 or a negative errno after vd_error;
  * ret parameters are set on success only.  The I/O calls may be made from
- * any number of threads at once; open, close and end_session must not run
- * while I/O calls on the same image are under way.
+ * any number of threads at once; close must not run while I/O calls on the same
+ * image are under way, end_session not while writing ones are.
  */
 
 #ifndef VDKIT_IMAGE_H
@@ -56,8 +56,9 @@ extern int vd_image_open_store (struct vd_ctx *ctx, struct vd_store *store,
  * writer's lock and reads header and map again.  old stays valid for its
  * readers, and is closed by the caller when there are none.
  * Errors as vd_image_open; old then still has its lock.  how->write is
- * VD_WRITE_TRY or VD_WRITE_REQUIRE; with TRY and an image that must stay
- * read-only, returns -EROFS (after a warning that says why).
+ * VD_WRITE_TRY or VD_WRITE_REQUIRE.  With TRY, after a warning that says why:
+ * -EROFS if the image must stay read-only, -EAGAIN if only other readers keep
+ * us from writing, which may pass.
  */
 extern int vd_image_reopen_write (struct vd_ctx *ctx, struct vd_image *old,
                                   const struct vd_open *how,

@@ -41,10 +41,19 @@ void
 vd_image_description (const struct vd_image *image,
                       char *buffer, size_t size)
 {
+  struct vd_engine *e = image->engine;
   char uuid[VD_UUID_TEXT], modification[VD_UUID_TEXT];
+  struct vd_link link;
+
+  /* A session that begins changes it. */
+  if (image->write)
+    pthread_mutex_lock (&e->session_lock);
+  link = image->link;
+  if (image->write)
+    pthread_mutex_unlock (&e->session_lock);
 
   snprintf (buffer, size, "vdkit1 uuid=%s muuid=%s size=%" PRIu64,
-            vd_uuid_text (&image->link.uuid, uuid),
-            vd_uuid_text (&image->link.modification, modification),
+            vd_uuid_text (&link.uuid, uuid),
+            vd_uuid_text (&link.modification, modification),
             image->size);
 }

@@ -306,7 +306,7 @@ vd_image_reopen_write (struct vd_ctx *ctx, struct vd_image *old,
   }
   if (r < 0 && how->write == VD_WRITE_TRY && may_fall_back (r, has_writer)) {
     vd_warning (ctx, "%s; served read-only", ctx->message);
-    return -EROFS;
+    return r == -EBUSY ? -EAGAIN : -EROFS;
   }
   return r;
 }

@@ -132,6 +132,9 @@ vd_store_pwritev (struct vd_ctx *ctx, struct vd_store *st,
   /* Part of a failed write may have been done. */
   if (r < 0 || !(flags & VD_STORE_FUA))
     set_touched (st);
+  /* The kernel may have told this call of an earlier write's failure. */
+  if (r == -EIO && (flags & VD_STORE_FUA))
+    atomic_store (&st->sync_failed, true);
   return r;
 }
 
@@ -262,8 +265,10 @@ vd_store_sync_always (struct vd_ctx *ctx, struct vd_store *st)
   /* Cleared first: what is written from now on may miss this sync. */
   atomic_exchange (&st->touched, false);
   r = st->ops->sync (ctx, st);
-  if (r < 0)
+  if (r < 0) {
     atomic_store (&st->touched, true);
+    atomic_store (&st->sync_failed, true);
+  }
   return r;
 }
 

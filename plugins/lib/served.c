@@ -177,6 +177,8 @@ make_writable (struct served *d)
     break;
   case -EROFS:                  /* the core has said why */
     break;
+  case -EAGAIN:                 /* other readers, who may leave */
+    return 0;
   default:
     report (&ctx, r);
     return -1;
