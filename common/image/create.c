@@ -6,7 +6,7 @@
 #include <config.h>
 
 #include <errno.h>
-#include <unistd.h>
+#include <string.h>
 
 #include "image.h"
 
@@ -15,24 +15,36 @@ vd_image_create (struct vd_ctx *ctx, const char *path,
                  const struct vd_format *format, enum vd_lock lock,
                  const struct vd_create *how)
 {
+  struct vd_folder *folder;
   struct vd_store *store;
+  const char *name = strrchr (path, '/');
   int r;
 
+  name = name ? name + 1 : path;
   if (!format->create)
     return vd_error (ctx, ENOTSUP, "%s: %s images cannot be created",
                      path, format->name);
   r = format->check_create (ctx, how);
   if (r < 0)
     return r;
-  r = vd_file_create (ctx, path, lock, &store);
+  r = vd_folder_of (ctx, path, NULL, lock, &folder);
   if (r < 0)
     return r;
-  r = format->create (ctx, store, how);
-  if (r == 0)
-    r = vd_file_sync_folder (ctx, path);
-  /* Removed before the lock goes: nobody has seen it. */
+  r = vd_folder_create (ctx, folder, name, &store);
   if (r < 0)
-    unlink (path);
+    goto out;
+  r = format->create (ctx, store, folder, name, how);
+  if (r == 0)
+    r = vd_folder_sync (ctx, folder);
+  /* Removed before the lock goes: nobody has seen it. */
+  if (r < 0) {
+    struct vd_ctx quiet;
+
+    vd_ctx_init (&quiet, ctx->log);
+    vd_folder_remove (&quiet, folder, name);
+  }
   vd_store_close (store);
+ out:
+  vd_folder_close (folder);
   return r;
 }

@@ -16,11 +16,14 @@
 #ifndef VDKIT_FORMAT_H
 #define VDKIT_FORMAT_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #include "../io/file.h"
+#include "../io/folder.h"
 #include "../io/store.h"
 #include "../utils/uuid.h"
 
@@ -88,14 +91,21 @@ struct vd_geometry {
   uint32_t cylinders, heads, sectors;   /* all 0: not set */
 };
 
+#define VD_CID_NONE UINT32_MAX
+
+/* How images know each other: VirtualBox by UUIDs, VMware by content IDs and
+ * a file name.
+ */
 struct vd_link {
   struct vd_uuid uuid;          /* null: none */
   struct vd_uuid modification;
   struct vd_uuid parent;
   struct vd_uuid parent_modification;
+  bool has_cid;                 /* then the rest counts */
+  uint32_t cid;
+  uint32_t parent_cid;          /* VD_CID_NONE: no parent */
+  const char *parent_hint;      /* NULL: none; in the format's priv */
 };
-
-#define VD_COMMENT_MAX 255      /* bytes of text a VDI can hold */
 
 /* What vd_image_set_meta changes; NULL members stay as they are. */
 struct vd_meta_change {
@@ -114,7 +124,9 @@ struct vd_create {
   uint64_t alignment;           /* of the data area, 0: default */
   bool force;                   /* allow what other tools may not read */
   const char *comment;          /* NULL: none */
-  struct vd_geometry lchs;
+  struct vd_geometry lchs, pchs;
+  const char *adapter;          /* VMDK: adapter type, NULL: default */
+  unsigned hw_version;          /* VMDK: 0: default */
   struct vd_link link;          /* null uuid and modification: random;
                                    a parent makes it a differencing image */
 };
@@ -140,18 +152,22 @@ struct vd_image {
   const struct vd_format *format;
   const char *name;             /* for messages */
   struct vd_store *store;       /* the file that was named */
+  struct vd_folder *folder;     /* for files that it names; NULL: none */
+  bool other_writer;            /* .open passes this to vd_folder_open */
+  bool strict;                  /* refuse what OpenStack's gate refuses */
   bool write;                   /* opened for writing, if .open agrees */
   size_t table_memory;          /* bytes for table pages */
 
   /* Set by .open. */
   void *priv;
   uint64_t size;                /* of the disk */
-  uint32_t block_size;          /* preferred, for hints and lock ranges */
+  uint32_t block_size;          /* preferred, for hints and lock ranges; no
+                                   block is larger */
   bool has_zero;                /* can store an explicit ZERO state */
   bool differencing;            /* needs a parent */
   struct vd_link link;
   struct vd_geometry lchs;
-  char comment[VD_COMMENT_MAX + 1];     /* as stored, not escaped */
+  const char *comment;          /* NULL: none; not escaped; in priv */
   const char *variant;          /* static text: "dynamic", "fixed", ... */
   char no_write[256];           /* why it must not be written; "": it may */
 
@@ -163,6 +179,25 @@ struct vd_image {
 
   struct vd_engine *engine;     /* the core's own */
 };
+
+/* For .open: a file more.  It belongs to the image from now on, also if this
+ * fails for want of memory (it is closed then).
+ */
+static inline int
+vd_image_add_store (struct vd_ctx *ctx, struct vd_image *image,
+                    struct vd_store *store)
+{
+  struct vd_store **stores =
+    realloc (image->stores, (image->nstores + 1) * sizeof stores[0]);
+
+  if (!stores) {
+    vd_store_close (store);
+    return vd_error (ctx, ENOMEM, "%s: no memory for its files", image->name);
+  }
+  image->stores = stores;
+  stores[image->nstores++] = store;
+  return 0;
+}
 
 /* ---- the format ------------------------------------------------------- */
 
@@ -188,8 +223,12 @@ struct vd_format {
   /* Free priv.  Does no I/O; stores are closed by the core. */
   void (*close) (struct vd_image *image);
 
-  /* Write a new image into an empty store, in the order of rules O16. */
+  /* Write a new image into an empty store, in the order of rules O16.  name
+   * is the store's name in folder; further files go there too, and are
+   * removed again on failure.  folder is NULL where there can be none.
+   */
   int (*create) (struct vd_ctx *ctx, struct vd_store *store,
+                 struct vd_folder *folder, const char *name,
                  const struct vd_create *how);
   /* Check how without doing anything (before the file is made). */
   int (*check_create) (struct vd_ctx *ctx, const struct vd_create *how);

@@ -30,6 +30,8 @@ struct vd_open {
   bool info;                    /* metadata only: differencing images open
                                    without a parent, and cannot be read */
   const struct vd_format *format;       /* NULL: found by content */
+  const struct vd_policy *policy;       /* which files the image may name;
+                                   NULL: those beside it; outlives it */
   size_t table_memory;          /* 0: default (16 MiB) */
   const struct vd_parent *parent;       /* for a differencing image; copied */
   vd_log_fn log;                /* for the image's own thread */
@@ -51,6 +53,14 @@ extern int vd_image_open (struct vd_ctx *ctx, const char *path,
 extern int vd_image_open_store (struct vd_ctx *ctx, struct vd_store *store,
                                 const struct vd_open *how,
                                 struct vd_image **ret);
+
+/* The same with a folder for the files that it names, which then belongs to
+ * the image too.
+ */
+extern int vd_image_open_folder (struct vd_ctx *ctx, struct vd_store *store,
+                                 struct vd_folder *folder,
+                                 const struct vd_open *how,
+                                 struct vd_image **ret);
 
 /* A second, writable image over the same file as a read-only one: takes the
  * writer's lock and reads header and map again.  old stays valid for its

@@ -71,6 +71,7 @@ free_image (struct vd_image *image)
     image->format->close (image);
   for (i = 0; i < image->nstores; ++i)
     vd_store_close (image->stores[i]);
+  vd_folder_close (image->folder);
   free (image->stores);
   free (e);
   free (image);
@@ -136,9 +137,12 @@ prepare_write (struct vd_ctx *ctx, struct vd_image *image)
   return r;
 }
 
-/* Parse the image in store.  Owns the store only when it succeeds. */
+/* Parse the image in store.  Owns the store and the folder (which may be
+ * NULL) only when it succeeds.
+ */
 static int
-open_image (struct vd_ctx *ctx, struct vd_store *store, bool write,
+open_image (struct vd_ctx *ctx, struct vd_store *store,
+            struct vd_folder *folder, bool write, bool *ret_writer,
             const struct vd_open *how, struct vd_image **ret)
 {
   const struct vd_format *format;
@@ -164,11 +168,16 @@ open_image (struct vd_ctx *ctx, struct vd_store *store, bool write,
   if (!image)
     return -ENOMEM;
   image->format = format;
+  image->folder = folder;
+  image->strict = how->policy && how->policy->strict;
   image->write = write;
 
   r = format->open (ctx, image);
-  if (r < 0)
+  if (r < 0) {
+    if (ret_writer && image->other_writer)
+      *ret_writer = true;
     goto fail;
+  }
   parsed = true;
   if (image->differencing && !how->parent && !how->info) {
     r = need_parent (ctx, image);
@@ -199,38 +208,75 @@ open_image (struct vd_ctx *ctx, struct vd_store *store, bool write,
  fail_write:
   if (!parsed)
     image->priv = NULL;
-  /* The store stays the caller's. */
+  /* The store and the folder stay the caller's. */
   memmove (&image->stores[0], &image->stores[1],
            --image->nstores * sizeof image->stores[0]);
-  {
-    /* image->name points into the store; messages are made by now. */
-    free_image (image);
-  }
+  image->folder = NULL;
+  free_image (image);
   return r;
 }
 
 /* ---- the ways in ------------------------------------------------------ */
 
-int
-vd_image_open_store (struct vd_ctx *ctx, struct vd_store *store,
-                     const struct vd_open *how, struct vd_image **ret)
+/* As open_image, but owns store and folder also when it fails. */
+static int
+open_owned (struct vd_ctx *ctx, struct vd_store *store,
+            struct vd_folder *folder, const struct vd_open *how,
+            bool *ret_writer, struct vd_image **ret)
 {
   bool write = how->write != VD_WRITE_NO && store->writable;
   int r;
 
-  if (how->write == VD_WRITE_REQUIRE && !store->writable) {
+  if (how->write == VD_WRITE_REQUIRE && !store->writable)
     r = vd_error (ctx, EROFS, "%s: is not writable", store->name);
+  else {
+    r = open_image (ctx, store, folder, write, ret_writer, how, ret);
+    if (r == -EROFS && write && how->write == VD_WRITE_TRY) {
+      vd_warning (ctx, "%s; opened read-only", ctx->message);
+      r = open_image (ctx, store, folder, false, NULL, how, ret);
+    }
+  }
+  if (r < 0) {
+    vd_store_close (store);
+    vd_folder_close (folder);
+  }
+  return r;
+}
+
+int
+vd_image_open_store (struct vd_ctx *ctx, struct vd_store *store,
+                     const struct vd_open *how, struct vd_image **ret)
+{
+  return open_owned (ctx, store, NULL, how, NULL, ret);
+}
+
+int
+vd_image_open_folder (struct vd_ctx *ctx, struct vd_store *store,
+                      struct vd_folder *folder, const struct vd_open *how,
+                      struct vd_image **ret)
+{
+  return open_owned (ctx, store, folder, how, NULL, ret);
+}
+
+/* A file, and the folder it is in. */
+static int
+open_path (struct vd_ctx *ctx, const char *path, const struct vd_open *how,
+           bool *ret_writer, struct vd_image **ret)
+{
+  struct vd_folder *folder;
+  struct vd_store *store;
+  int r;
+
+  r = vd_file_open (ctx, path, how->write != VD_WRITE_NO, how->lock,
+                    ret_writer, &store);
+  if (r < 0)
+    return r;
+  r = vd_folder_of (ctx, path, how->policy, how->lock, &folder);
+  if (r < 0) {
     vd_store_close (store);
     return r;
   }
-  r = open_image (ctx, store, write, how, ret);
-  if (r == -EROFS && write && how->write == VD_WRITE_TRY) {
-    vd_warning (ctx, "%s; opened read-only", ctx->message);
-    r = open_image (ctx, store, false, how, ret);
-  }
-  if (r < 0)
-    vd_store_close (store);
-  return r;
+  return open_owned (ctx, store, folder, how, ret_writer, ret);
 }
 
 /* Would opening read-only be what "read-write if possible" means?  Not when
@@ -254,15 +300,12 @@ vd_image_open (struct vd_ctx *ctx, const char *path,
                const struct vd_open *how, struct vd_image **ret)
 {
   struct vd_open again = *how;
-  struct vd_store *store;
   bool has_writer = false;
   int r;
 
   if (how->write != VD_WRITE_NO) {
     again.write = VD_WRITE_REQUIRE;
-    r = vd_file_open (ctx, path, true, how->lock, &has_writer, &store);
-    if (r == 0)
-      r = vd_image_open_store (ctx, store, &again, ret);
+    r = open_path (ctx, path, &again, &has_writer, ret);
     if (r == 0 || how->write == VD_WRITE_REQUIRE ||
         !may_fall_back (r, has_writer))
       return r;
@@ -273,37 +316,68 @@ vd_image_open (struct vd_ctx *ctx, const char *path,
    * keep the writer's lock.
    */
   again.write = VD_WRITE_NO;
-  r = vd_file_open (ctx, path, false, how->lock, NULL, &store);
-  if (r < 0)
-    return r;
-  return vd_image_open_store (ctx, store, &again, ret);
+  return open_path (ctx, path, &again, NULL, ret);
+}
+
+/* Give all files of an image back the locks that a failed reopening took from
+ * them.
+ */
+static int
+relock (struct vd_ctx *ctx, struct vd_image *image, enum vd_lock lock)
+{
+  size_t i;
+  int r;
+
+  for (i = 0; i < image->nstores; ++i) {
+    r = vd_file_relock (ctx, image->stores[i], lock);
+    if (r < 0)
+      return r;
+  }
+  return 0;
+}
+
+static int
+reopen (struct vd_ctx *ctx, struct vd_image *old, const struct vd_open *how,
+        bool *ret_writer, struct vd_image **ret)
+{
+  struct vd_folder *folder = NULL;
+  struct vd_store *store;
+  struct vd_ctx quiet;
+  int r;
+
+  if (old->folder) {
+    r = vd_folder_again (ctx, old->folder, old->stores, old->nstores,
+                         &folder);
+    if (r < 0)
+      return r;
+  }
+  r = vd_file_reopen_write (ctx, old->store, how->lock, ret_writer, &store);
+  if (r == 0) {
+    r = open_image (ctx, store, folder, true, ret_writer, how, ret);
+    if (r == 0)
+      return 0;
+    vd_ctx_init (&quiet, ctx->log);
+    if (relock (&quiet, old, how->lock) < 0)
+      vd_warning (ctx, "%s; it goes on being read without a lock",
+                  quiet.message);
+    vd_store_close (store);
+  }
+  vd_folder_close (folder);
+  return r;
 }
 
 int
 vd_image_reopen_write (struct vd_ctx *ctx, struct vd_image *old,
                        const struct vd_open *how, struct vd_image **ret)
 {
-  struct vd_store *store;
   bool has_writer = false;
   int r;
 
   if (old->no_write[0])
     r = vd_error (ctx, EROFS, "%s: cannot be written: %s",
                   old->name, old->no_write);
-  else {
-    r = vd_file_reopen_write (ctx, old->store, how->lock, &has_writer,
-                              &store);
-    if (r == 0) {
-      r = open_image (ctx, store, true, how, ret);
-      if (r < 0) {
-        int r2 = vd_file_relock (ctx, old->store, how->lock, store);
-
-        vd_store_close (store);
-        if (r2 < 0)
-          return r2;
-      }
-    }
-  }
+  else
+    r = reopen (ctx, old, how, &has_writer, ret);
   if (r < 0 && how->write == VD_WRITE_TRY && may_fall_back (r, has_writer)) {
     vd_warning (ctx, "%s; served read-only", ctx->message);
     return r == -EBUSY ? -EAGAIN : -EROFS;

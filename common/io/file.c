@@ -622,12 +622,33 @@ make_store (struct vd_ctx *ctx, const char *name, int fd, bool block,
 }
 
 int
-vd_file_open (struct vd_ctx *ctx, const char *path, bool write,
-              enum vd_lock lock, bool *ret_writer, struct vd_store **ret)
+vd_file_open_fd (struct vd_ctx *ctx, const char *name, int probe, bool write,
+                 enum vd_lock lock, bool *ret_writer, struct vd_store **ret)
 {
   enum role held = NOBODY;
   struct stat sb;
-  int probe, fd, r;
+  int fd, r;
+
+  r = fstat_checked (ctx, name, probe, &sb);
+  if (r == 0)
+    r = open_again (ctx, name, probe, &sb, write, ret_writer, &fd);
+  if (r < 0)
+    return r;
+
+  if (lock != VD_LOCK_OFF)
+    r = lock_fd (ctx, name, fd, write ? WRITER : READER, &held, ret_writer);
+  if (r == 0)
+    r = make_store (ctx, name, fd, S_ISBLK (sb.st_mode), write, held, ret);
+  if (r < 0)
+    close (fd);
+  return r;
+}
+
+int
+vd_file_open (struct vd_ctx *ctx, const char *path, bool write,
+              enum vd_lock lock, bool *ret_writer, struct vd_store **ret)
+{
+  int probe, r;
 
   /* A look before the real open: opening a FIFO, a terminal or a tape can
    * block or do things.
@@ -635,20 +656,19 @@ vd_file_open (struct vd_ctx *ctx, const char *path, bool write,
   probe = open (path, O_PATH | O_CLOEXEC);
   if (probe == -1)
     return vd_error (ctx, errno, "%s: open: %m", path);
-  r = fstat_checked (ctx, path, probe, &sb);
-  if (r == 0)
-    r = open_again (ctx, path, probe, &sb, write, ret_writer, &fd);
+  r = vd_file_open_fd (ctx, path, probe, write, lock, ret_writer, ret);
   close (probe);
-  if (r < 0)
-    return r;
-
-  if (lock != VD_LOCK_OFF)
-    r = lock_fd (ctx, path, fd, write ? WRITER : READER, &held, ret_writer);
-  if (r == 0)
-    r = make_store (ctx, path, fd, S_ISBLK (sb.st_mode), write, held, ret);
-  if (r < 0)
-    close (fd);
   return r;
+}
+
+bool
+vd_file_is (const struct vd_store *st, const struct stat *sb)
+{
+  struct stat mine;
+
+  return st->ops == &file_ops &&
+    fstat (((const struct file *) st)->fd, &mine) == 0 &&
+    mine.st_dev == sb->st_dev && mine.st_ino == sb->st_ino;
 }
 
 int
@@ -699,36 +719,46 @@ vd_file_reopen_write (struct vd_ctx *ctx, struct vd_store *st,
 }
 
 int
-vd_file_relock (struct vd_ctx *ctx, struct vd_store *st, enum vd_lock lock,
-                struct vd_store *writer)
+vd_file_relock (struct vd_ctx *ctx, struct vd_store *st, enum vd_lock lock)
 {
-  struct file *old = file_of (st);
+  struct file *old;
 
-  /* The writer's bytes are still held, so nobody else can have come. */
-  if (lock == VD_LOCK_OFF || file_of (writer)->locked == NOBODY)
+  if (st->ops != &file_ops || lock == VD_LOCK_OFF)
     return 0;
+  old = file_of (st);
+  if (old->locked != NOBODY)
+    return 0;
+  /* Not asked for others' bytes: ours for writing may still be held. */
   return take_bytes (ctx, st->name, old->fd, READER, &old->locked, NULL);
+}
+
+int
+vd_file_create_at (struct vd_ctx *ctx, int folder, const char *path,
+                   const char *name, enum vd_lock lock, struct vd_store **ret)
+{
+  enum role held = NOBODY;
+  int fd, r = 0;
+
+  fd = openat (folder, path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY,
+               0600);
+  if (fd == -1)
+    return vd_error (ctx, errno, "%s: create: %m", name);
+  if (lock != VD_LOCK_OFF)
+    r = lock_fd (ctx, name, fd, WRITER, &held, NULL);
+  if (r == 0)
+    r = make_store (ctx, name, fd, false, true, held, ret);
+  if (r < 0) {
+    unlinkat (folder, path, 0);
+    close (fd);
+  }
+  return r;
 }
 
 int
 vd_file_create (struct vd_ctx *ctx, const char *path, enum vd_lock lock,
                 struct vd_store **ret)
 {
-  enum role held = NOBODY;
-  int fd, r = 0;
-
-  fd = open (path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY, 0600);
-  if (fd == -1)
-    return vd_error (ctx, errno, "%s: create: %m", path);
-  if (lock != VD_LOCK_OFF)
-    r = lock_fd (ctx, path, fd, WRITER, &held, NULL);
-  if (r == 0)
-    r = make_store (ctx, path, fd, false, true, held, ret);
-  if (r < 0) {
-    unlink (path);
-    close (fd);
-  }
-  return r;
+  return vd_file_create_at (ctx, AT_FDCWD, path, path, lock, ret);
 }
 
 int

@@ -7,6 +7,8 @@
 #ifndef VDKIT_FILE_H
 #define VDKIT_FILE_H
 
+#include <sys/stat.h>
+
 #include "store.h"
 
 /* Locks are open-file-description locks on single bytes.  They survive the
@@ -30,6 +32,16 @@ extern int vd_file_open (struct vd_ctx *ctx, const char *path, bool write,
                          enum vd_lock lock, bool *ret_writer,
                          struct vd_store **ret);
 
+/* The same for what the O_PATH descriptor probe stands for, which stays the
+ * caller's.  name is for messages.
+ */
+extern int vd_file_open_fd (struct vd_ctx *ctx, const char *name, int probe,
+                            bool write, enum vd_lock lock, bool *ret_writer,
+                            struct vd_store **ret);
+
+/* Is this store the file with this inode? */
+extern bool vd_file_is (const struct vd_store *st, const struct stat *sb);
+
 /* Open for writing what st (from vd_file_open, read-only) has open: the same
  * inode, whatever the name means now.  The writer's lock bytes are taken on
  * the new store before those of st are given up, so no other writer gets in
@@ -42,16 +54,22 @@ extern int vd_file_reopen_write (struct vd_ctx *ctx, struct vd_store *st,
                                  struct vd_store **ret);
 
 /* Undo vd_file_reopen_write after it succeeded: st takes the reader's lock
- * back before writer gives its own up.  The caller then closes writer.
+ * back, best before the writing store is closed.  Does nothing if st has its
+ * lock, or is not a file.
  */
 extern int vd_file_relock (struct vd_ctx *ctx, struct vd_store *st,
-                           enum vd_lock lock, struct vd_store *writer);
+                           enum vd_lock lock);
 
 /* Create a new file (O_EXCL, mode 0600: rules O16) with the writer's lock.
  * -EEXIST if it exists.
  */
 extern int vd_file_create (struct vd_ctx *ctx, const char *path,
                            enum vd_lock lock, struct vd_store **ret);
+
+/* The same relative to an open folder; name is for messages. */
+extern int vd_file_create_at (struct vd_ctx *ctx, int folder,
+                              const char *path, const char *name,
+                              enum vd_lock lock, struct vd_store **ret);
 
 /* fsync the folder that holds path, so that a new name survives a crash. */
 extern int vd_file_sync_folder (struct vd_ctx *ctx, const char *path);

@@ -108,10 +108,10 @@ plan (struct vd_ctx *ctx, const char *name, const struct vd_create *how,
                      larger > USUAL_BLOCK_SIZE_MAX ? " and \"force\"" : "");
   }
 
-  if (how->comment && strlen (how->comment) > VD_COMMENT_MAX)
+  if (how->comment && strlen (how->comment) > VDI_COMMENT_MAX)
     return vd_error (ctx, EINVAL, "%s: comment is %zu bytes long, "
                      "a VDI has room for %d", name,
-                     strlen (how->comment), VD_COMMENT_MAX);
+                     strlen (how->comment), VDI_COMMENT_MAX);
   r = vdi_check_lchs (ctx, name, &how->lchs);
   if (r < 0)
     return r;
@@ -171,6 +171,7 @@ write_new_map (struct vd_ctx *ctx, struct vd_store *store,
 
 int
 vdi_create (struct vd_ctx *ctx, struct vd_store *store,
+            struct vd_folder *folder, const char *name,
             const struct vd_create *how)
 {
   uint8_t sector[VDI_SECTOR];
@@ -178,6 +179,8 @@ vdi_create (struct vd_ctx *ctx, struct vd_store *store,
   uint64_t size;
   int r;
 
+  (void) folder;
+  (void) name;
   r = plan (ctx, store->name, how, &h);
   if (r < 0)
     return r;

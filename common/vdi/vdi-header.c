@@ -61,7 +61,7 @@ static void
 decode_comment (const uint8_t *p, struct vdi_header *h)
 {
   /* Not always terminated (vdi-format 8.1). */
-  size_t n = strnlen ((const char *) p, VD_COMMENT_MAX);
+  size_t n = strnlen ((const char *) p, VDI_COMMENT_MAX);
 
   memcpy (h->comment, p, n);
   h->comment[n] = '\0';
@@ -270,7 +270,7 @@ static void
 put_comment (uint8_t *p, const char *comment)
 {
   memset (&p[VDI_COMMENT], 0, VDI_COMMENT_SIZE);
-  memcpy (&p[VDI_COMMENT], comment, strnlen (comment, VD_COMMENT_MAX));
+  memcpy (&p[VDI_COMMENT], comment, strnlen (comment, VDI_COMMENT_MAX));
 }
 
 void

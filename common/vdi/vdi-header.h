@@ -13,6 +13,8 @@
 
 #include "format.h"
 
+#define VDI_COMMENT_MAX 255     /* bytes of text, then a NUL */
+
 /* Pre-header, all versions (vdi-format 2). */
 #define VDI_TEXT 0
 #define VDI_TEXT_SIZE 64
@@ -102,7 +104,7 @@ struct vdi_header {
   uint32_t allocated;           /* as stored, perhaps a lie */
   struct vd_link link;
   struct vd_geometry lchs;      /* all 0 unless plausible */
-  char comment[VD_COMMENT_MAX + 1];
+  char comment[VDI_COMMENT_MAX + 1];
 };
 
 extern bool vdi_probe (const uint8_t *head, size_t n);

@@ -189,7 +189,7 @@ vdi_open (struct vd_ctx *ctx, struct vd_image *image)
     !vd_uuid_is_null (&h.link.parent);
   image->link = h.link;
   image->lchs = h.lchs;
-  memcpy (image->comment, h.comment, sizeof image->comment);
+  image->comment = vdi->header.comment;
   image->variant = variant (&h);
   vdi_header_no_write (&h, image->no_write, sizeof image->no_write);
 

@@ -68,6 +68,7 @@ extern int vdi_set_meta (struct vd_ctx *ctx, struct vd_image *image,
 
 extern int vdi_check_create (struct vd_ctx *ctx, const struct vd_create *how);
 extern int vdi_create (struct vd_ctx *ctx, struct vd_store *store,
+                       struct vd_folder *folder, const char *name,
                        const struct vd_create *how);
 
 #endif /* VDKIT_VDI_PRIVATE_H */

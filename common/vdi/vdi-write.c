@@ -276,10 +276,10 @@ vdi_set_meta (struct vd_ctx *ctx, struct vd_image *image,
   if (change->modification && vd_uuid_is_null (change->modification))
     return vd_error (ctx, EINVAL, "%s: uuidModify must not be null (0)",
                      image->name);
-  if (change->comment && strlen (change->comment) > VD_COMMENT_MAX)
+  if (change->comment && strlen (change->comment) > VDI_COMMENT_MAX)
     return vd_error (ctx, EINVAL, "%s: comment is %zu bytes long, "
                      "a VDI has room for %d", image->name,
-                     strlen (change->comment), VD_COMMENT_MAX);
+                     strlen (change->comment), VDI_COMMENT_MAX);
   if (change->lchs) {
     r = vdi_check_lchs (ctx, image->name, change->lchs);
     if (r < 0)
@@ -298,6 +298,5 @@ vdi_set_meta (struct vd_ctx *ctx, struct vd_image *image,
    */
   image->link = vdi->header.link;
   image->lchs = vdi->header.lchs;
-  memcpy (image->comment, vdi->header.comment, sizeof image->comment);
   return 0;
 }

@@ -180,7 +180,7 @@ new_disk (bool differencing)
     vd_uuid_random (&how.link.parent);
   vd_ctx_init (&ctx, log_warning);
   if (vd_sim_open (&ctx, sim, NAME, true, &store) < 0 ||
-      vd_format_vdi.create (&ctx, store, &how) < 0) {
+      vd_format_vdi.create (&ctx, store, NULL, NULL, &how) < 0) {
     fprintf (stderr, "create: %s\n", ctx.message);
     exit (2);
   }

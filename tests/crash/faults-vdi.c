@@ -119,7 +119,7 @@ create (struct vd_ctx *ctx, struct vd_sim *sim, const char *name)
   r = vd_sim_open (ctx, sim, name, true, &store);
   if (r < 0)
     return r;
-  r = vd_format_vdi.create (ctx, store, &how);
+  r = vd_format_vdi.create (ctx, store, NULL, NULL, &how);
   vd_store_close (store);
   return r;
 }

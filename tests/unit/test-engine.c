@@ -99,7 +99,7 @@ new_vdi (bool differencing)
   if (differencing)
     vd_uuid_random (&how.link.parent);
   assert_ok (vd_memory_open (&ctx, "m.vdi", NULL, 0, true, &store));
-  assert_ok (vd_format_vdi.create (&ctx, store, &how));
+  assert_ok (vd_format_vdi.create (&ctx, store, NULL, NULL, &how));
   return store;
 }
 
@@ -343,7 +343,7 @@ test_needs_parent (void **state)
   vd_uuid_random (&create.link.parent);
   for (i = 0; i < 2; ++i) {
     assert_ok (vd_memory_open (&ctx, "m.vdi", NULL, 0, true, &store));
-    assert_ok (vd_format_vdi.create (&ctx, store, &create));
+    assert_ok (vd_format_vdi.create (&ctx, store, NULL, NULL, &create));
     how.info = i == 1;
     if (i == 0) {
       assert_int_equal (vd_image_open_store (&ctx, store, &how, &image),

@@ -22,7 +22,7 @@ create (const struct vd_create *how)
   assert_int_equal (vd_memory_open (&ctx, "new.vdi", NULL, 0, true, &st), 0);
   if (f->check_create (&ctx, how) < 0)
     fail_msg ("%s", ctx.message);
-  if (f->create (&ctx, st, how) < 0)
+  if (f->create (&ctx, st, NULL, NULL, how) < 0)
     fail_msg ("%s", ctx.message);
   return st;
 }
@@ -41,7 +41,7 @@ refused (const struct vd_create *how, int error, const char *part,
   expect_text (ctx.message, part2);
   ctx = new_ctx ();
   assert_int_equal (vd_memory_open (&ctx, "new.vdi", NULL, 0, true, &st), 0);
-  assert_int_equal (f->create (&ctx, st, how), -error);
+  assert_int_equal (f->create (&ctx, st, NULL, NULL, how), -error);
   expect_text (ctx.message, part);
   vd_memory_data (st, &size);
   assert_int_equal (size, 0);
@@ -315,7 +315,7 @@ test_order (void **state)
     int whole = 0, none = 0;
 
     assert_int_equal (vd_sim_open (&ctx, sim, "a", true, &st), 0);
-    assert_int_equal (f->create (&ctx, st, &(struct vd_create) {
+    assert_int_equal (f->create (&ctx, st, NULL, NULL, &(struct vd_create) {
           .size = 2 * MIB, .alignment = 512, .block_size = 64 * KIB,
           .force = true, .variant = variants[v] }), 0);
     vd_store_close (st);
@@ -365,7 +365,7 @@ test_errors (void **state)
 
     assert_int_equal (vd_sim_open (&ctx, sim, "a", true, &st), 0);
     vd_sim_fail_at (sim, n, EIO, false);
-    r = f->create (&ctx, st, &(struct vd_create) {
+    r = f->create (&ctx, st, NULL, NULL, &(struct vd_create) {
         .size = 2 * MIB, .variant = "fixed" });
     hit = vd_sim_fault_hit (sim);
     assert_int_equal (r, hit ? -EIO : 0);

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * The files that an image names: its extents, and its parent.
+ *
+ * Names come out of the image and are hostile.  A folder opens what lies in
+ * (or below) the real folder of the image, whatever the name is made of, and
+ * beyond that only what the user has allowed (rules 7).
+ */
+
+#ifndef VDKIT_FOLDER_H
+#define VDKIT_FOLDER_H
+
+#include "file.h"
+#include "store.h"
+
+/* What the user allows; all strings belong to the caller and outlive the
+ * folder.
+ */
+struct vd_policy {
+  const char *const *allow_paths;       /* folders, ends with NULL; or NULL */
+  const char *const *raw_disks;         /* devices or files, likewise */
+  bool any_raw_disk;                    /* raw-disk=allow */
+  bool strict;                          /* OpenStack's gate */
+};
+
+struct vd_folder;
+
+struct vd_folder_ops {
+  /* Open an existing file by the name in an image.  device: a raw disk may
+   * be meant.  Errors as vd_file_open; -EACCES where the name leads out of
+   * the box (the message says what would allow it).  Nothing is opened before
+   * it is known to be allowed, a FIFO or device never.
+   */
+  int (*open) (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
+               bool write, bool device, bool *ret_writer,
+               struct vd_store **ret);
+  /* Create a file; name is a plain name (no slash).  -EEXIST. */
+  int (*create) (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
+                 struct vd_store **ret);
+  int (*remove) (struct vd_ctx *ctx, struct vd_folder *f, const char *name);
+  /* The same folder once more. */
+  int (*again) (struct vd_ctx *ctx, struct vd_folder *f,
+                struct vd_folder **ret);
+  /* Names are durable on return. */
+  int (*sync) (struct vd_ctx *ctx, struct vd_folder *f);
+  void (*close) (struct vd_folder *f);
+};
+
+struct vd_folder {
+  const struct vd_folder_ops *ops;
+  const struct vd_policy *policy;       /* NULL: nothing is allowed */
+  enum vd_lock lock;
+
+  /* While an image that is open read-only is opened once more for writing
+   * (vd_file_reopen_write): its files, whose locks must not stand in the way
+   * of the new ones.  A file that is one of these (same inode) is reopened
+   * from it.
+   */
+  struct vd_store *const *inherit;
+  size_t ninherit;
+};
+
+/* The folder of the file at path, on the local file system. */
+extern int vd_folder_of (struct vd_ctx *ctx, const char *path,
+                         const struct vd_policy *policy, enum vd_lock lock,
+                         struct vd_folder **ret);
+
+extern int vd_folder_open (struct vd_ctx *ctx, struct vd_folder *f,
+                           const char *name, bool write, bool device,
+                           bool *ret_writer, struct vd_store **ret);
+extern int vd_folder_create (struct vd_ctx *ctx, struct vd_folder *f,
+                             const char *name, struct vd_store **ret);
+extern int vd_folder_remove (struct vd_ctx *ctx, struct vd_folder *f,
+                             const char *name);
+/* The same folder, whatever its name is now, to open again for writing what
+ * is open already: inherit belongs to the caller and is used by
+ * vd_folder_open only.
+ */
+extern int vd_folder_again (struct vd_ctx *ctx, struct vd_folder *f,
+                            struct vd_store *const *inherit, size_t ninherit,
+                            struct vd_folder **ret);
+extern int vd_folder_sync (struct vd_ctx *ctx, struct vd_folder *f);
+extern void vd_folder_close (struct vd_folder *f);      /* NULL is fine */
+
+#endif /* VDKIT_FOLDER_H */
