@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Hosted sparse extents ("KDMV", vmdk-format 5 and 6): the header, its
+ * checks, and the tables.  Plain extents are written by vmdk-hosted-write.c,
+ * compressed ones (streams) are read by vmdk-stream.c.
+ */
+
+#ifndef VDKIT_VMDK_HOSTED_H
+#define VDKIT_VMDK_HOSTED_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "table.h"
+#include "vmdk-extent.h"
+
+#define HOSTED_HEADER 512
+#define HOSTED_MAGIC 0x564d444bu        /* "KDMV" */
+
+#define HOSTED_FLAG_NEWLINES (1u << 0)
+#define HOSTED_FLAG_REDUNDANT (1u << 1)
+#define HOSTED_FLAG_ZEROED (1u << 2)
+#define HOSTED_FLAG_COMPRESSED (1u << 16)
+#define HOSTED_FLAG_MARKERS (1u << 17)
+
+#define HOSTED_GD_AT_END UINT64_MAX
+
+struct hosted_header {
+  uint32_t version;
+  uint32_t flags;
+  uint64_t capacity;            /* sectors */
+  uint64_t grain;               /* sectors */
+  uint64_t descriptor_offset, descriptor_size;  /* sectors */
+  uint32_t gtes;                /* per grain table */
+  uint64_t rgd_offset, gd_offset;       /* sectors */
+  uint64_t overhead;            /* sectors */
+  bool unclean;
+  uint16_t compression;
+};
+
+/* Decode and check (vmdk-format 5.7, column RULE); file_size in bytes.  -EIO,
+ * -ENOTSUP with file, field and value.  nominal: sectors of the extent line,
+ * or 0 if not known yet (probing for the embedded descriptor).
+ */
+extern int hosted_header_parse (struct vd_ctx *ctx, const char *name,
+                                const uint8_t *sector, uint64_t file_size,
+                                uint64_t nominal, struct hosted_header *ret);
+extern void hosted_header_encode (const struct hosted_header *h,
+                                  uint8_t *sector);
+
+/* Where things go in a new sparse extent (vmdk-format 5.2), all in sectors.
+ * descriptor_sectors 0: none.  -EFBIG.
+ */
+extern int hosted_layout (struct vd_ctx *ctx, const char *name,
+                          uint64_t capacity, uint64_t descriptor_sectors,
+                          struct hosted_header *ret);
+
+/* Write a new, empty sparse extent: tables (both copies), then, after a sync,
+ * the header sector (rules O16).  descriptor: text for the embedded
+ * descriptor or NULL.  The store is empty.
+ */
+extern int hosted_create (struct vd_ctx *ctx, struct vd_store *store,
+                          const struct hosted_header *h,
+                          const char *descriptor, size_t len);
+
+/* The open extent.  What readers need is constant after open, but for the
+ * tables and file_size.
+ */
+struct hosted {
+  struct hosted_header h;
+  uint64_t grain_bytes, gt_bytes;
+  uint64_t ngrains, ngts;       /* that the capacity needs */
+  _Atomic uint64_t file_size;
+  struct vd_table *gd;          /* grain directory: sectors of tables */
+  struct vd_table *gt;          /* grain tables: sectors of grains */
+  struct vd_table *rgd, *rgt;   /* the redundant copies; NULL: none */
+  bool use_redundant;           /* the primary is damaged: read the copy */
+  struct hosted_writer *w;      /* vmdk-hosted-write.c; NULL: read-only */
+};
+
+/* vmdk-hosted-write.c: called at the end of vmdk_hosted_open if x->write and
+ * nothing forbids it.  May set x->no_write.
+ */
+extern int hosted_writer_open (struct vd_ctx *ctx, struct vmdk_extent *x);
+extern void hosted_writer_close (struct hosted *hs);
+extern int hosted_begin_session (struct vd_ctx *ctx, struct vmdk_extent *x);
+extern int hosted_reserve (struct vd_ctx *ctx, struct vmdk_extent *x,
+                           uint64_t block, struct vd_place *ret);
+extern void hosted_abandon (struct vmdk_extent *x, uint64_t block,
+                            const struct vd_place *place);
+extern int hosted_commit (struct vd_ctx *ctx, struct vmdk_extent *x,
+                          uint64_t block, enum vd_state state,
+                          const struct vd_place *place, uint64_t *ret_value);
+extern int hosted_write_tables (struct vd_ctx *ctx, struct vmdk_extent *x);
+extern int hosted_write_map (struct vd_ctx *ctx, struct vmdk_extent *x,
+                             const struct vd_change *changes, size_t n);
+extern int hosted_end_session (struct vd_ctx *ctx, struct vmdk_extent *x);
+
+/* vmdk-stream.c.  The entry of a compressed grain and its unpacking; the
+ * footer, if the header points there: fills gd_offset and the rest of h.
+ */
+extern int stream_read_footer (struct vd_ctx *ctx, const char *name,
+                               struct vd_store *store, uint64_t file_size,
+                               uint64_t nominal, struct hosted_header *h);
+extern int stream_unpack (struct vd_ctx *ctx, struct vmdk_extent *x,
+                          uint64_t block, void *buf);
+
+/* ---- markers (vmdk-format 6.1) ---------------------------------------- */
+
+#define MARKER_EOS 0
+#define MARKER_GT 1
+#define MARKER_GD 2
+#define MARKER_FOOTER 3
+#define MARKER_PROGRESS 4
+
+#endif /* VDKIT_VMDK_HOSTED_H */
