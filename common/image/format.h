@@ -165,6 +165,8 @@ struct vd_image {
                                    block is larger */
   bool has_zero;                /* can store an explicit ZERO state */
   bool differencing;            /* needs a parent */
+  bool fixed;                   /* all of it is allocated: cannot be a
+                                   difference */
   bool front_to_back;           /* is being made, through the sink */
   struct vd_link link;
   struct vd_geometry lchs;

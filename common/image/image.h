@@ -34,6 +34,7 @@ struct vd_open {
                                    NULL: those beside it; outlives it */
   size_t table_memory;          /* 0: default (16 MiB) */
   const struct vd_parent *parent;       /* for a differencing image; copied */
+  bool stacked;                 /* use parent also if the image names none */
   vd_log_fn log;                /* for the image's own thread */
 };
 
@@ -120,6 +121,18 @@ extern int vd_image_trim (struct vd_ctx *ctx, struct vd_image *image,
 
 /* All that was completed before the call is durable when it returns. */
 extern int vd_image_flush (struct vd_ctx *ctx, struct vd_image *image);
+
+/* The block that holds offset, as the engine sees it: a write to any part of
+ * it may allocate all of it.
+ */
+extern void vd_image_block_at (const struct vd_image *image, uint64_t offset,
+                               uint64_t *ret_start, uint64_t *ret_length);
+
+/* What of the range is in this image, and not its parent's?  All of it
+ * (damage included): 1, nothing: 0, some: 2.
+ */
+extern int vd_image_holds (struct vd_ctx *ctx, struct vd_image *image,
+                           uint64_t len, uint64_t offset);
 
 extern int vd_image_cache (struct vd_ctx *ctx, struct vd_image *image,
                            uint64_t len, uint64_t offset);

@@ -183,7 +183,7 @@ open_image (struct vd_ctx *ctx, struct vd_store *store,
     r = need_parent (ctx, image);
     goto fail;
   }
-  if (!image->differencing)
+  if (!image->differencing && !how->stacked)
     image->engine->has_parent = false;
   if (write && image->no_write[0]) {
     r = vd_error (ctx, EROFS, "%s: cannot be written: %s",

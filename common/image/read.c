@@ -108,3 +108,25 @@ vd_image_cache (struct vd_ctx *ctx, struct vd_image *image,
   }
   return 0;
 }
+
+int
+vd_image_holds (struct vd_ctx *ctx, struct vd_image *image,
+                uint64_t len, uint64_t offset)
+{
+  bool any = false, none = false;
+  struct vd_run run;
+  int r;
+
+  while (len > 0 && !(any && none)) {
+    r = image->format->locate (ctx, image, offset, len, VD_LOCATE_READ, &run);
+    if (r < 0)
+      return r;
+    if (run.kind == VD_RUN_PARENT)
+      none = true;
+    else
+      any = true;
+    offset += run.length;
+    len -= run.length;
+  }
+  return any && none ? 2 : any;
+}

@@ -401,9 +401,9 @@ write_shared (struct vd_ctx *ctx, struct request *rq, uint64_t offset,
 /* Images without blocks to allocate (flat extents, raw disks) report the
  * whole disk as one block, so that nothing here has to know.
  */
-static void
-block_at (const struct vd_image *image, uint64_t offset,
-          uint64_t *ret_start, uint64_t *ret_length)
+void
+vd_image_block_at (const struct vd_image *image, uint64_t offset,
+                   uint64_t *ret_start, uint64_t *ret_length)
 {
   if (image->format->block_at)
     image->format->block_at (image, offset, ret_start, ret_length);
@@ -423,7 +423,7 @@ write_request (struct vd_ctx *ctx, struct request *rq,
   int r;
 
   while (skip < len) {
-    block_at (image, offset + skip, &start, &block_length);
+    vd_image_block_at (image, offset + skip, &start, &block_length);
 
     if (rq->data) {
       end = max_u64 (vd_blocklock_end (locks, start), start + block_length);
@@ -436,7 +436,7 @@ write_request (struct vd_ctx *ctx, struct request *rq,
       skip += done;
       if (done == n)
         continue;
-      block_at (image, offset + skip, &start, &block_length);
+      vd_image_block_at (image, offset + skip, &start, &block_length);
     }
 
     n = min_u64 (len - skip, start + block_length - (offset + skip));
@@ -530,11 +530,11 @@ check_fast (struct vd_ctx *ctx, struct request *rq,
       /* Only whole blocks can be marked without reading the parent. */
       if (!zero_entry)
         return -ENOTSUP;
-      block_at (image, offset, &start, &block_length);
+      vd_image_block_at (image, offset, &start, &block_length);
       n = min_u64 (block_length, image->size - start);
       if (start != offset || run.length < n)
         return -ENOTSUP;
-      block_at (image, offset + run.length - 1, &start, &block_length);
+      vd_image_block_at (image, offset + run.length - 1, &start, &block_length);
       n = min_u64 (block_length, image->size - start);
       if (start + n != offset + run.length)
         run.length = start - offset;    /* the partial one comes next */
@@ -651,7 +651,7 @@ vd_image_trim (struct vd_ctx *ctx, struct vd_image *image,
     return 0;
 
   for (; len > 0; offset += done, len -= done) {
-    block_at (image, offset, &start, &block_length);
+    vd_image_block_at (image, offset, &start, &block_length);
     n = min_u64 (len, start + block_length - offset);
     vd_blocklock_exclusive (locks, start);
     r = trim_block (ctx, &rq, start, block_length, offset, n, &done);

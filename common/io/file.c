@@ -671,6 +671,15 @@ vd_file_is (const struct vd_store *st, const struct stat *sb)
     mine.st_dev == sb->st_dev && mine.st_ino == sb->st_ino;
 }
 
+bool
+vd_file_same (const struct vd_store *a, const struct vd_store *b)
+{
+  struct stat sb;
+
+  return a->ops == &file_ops &&
+    fstat (((const struct file *) a)->fd, &sb) == 0 && vd_file_is (b, &sb);
+}
+
 int
 vd_file_reopen_write (struct vd_ctx *ctx, struct vd_store *st,
                       enum vd_lock lock, bool *ret_writer,

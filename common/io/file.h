@@ -39,6 +39,9 @@ extern int vd_file_open_fd (struct vd_ctx *ctx, const char *name, int probe,
                             bool write, enum vd_lock lock, bool *ret_writer,
                             struct vd_store **ret);
 
+/* Are these the same file?  False for stores that are not files. */
+extern bool vd_file_same (const struct vd_store *a, const struct vd_store *b);
+
 /* Is this store the file with this inode? */
 extern bool vd_file_is (const struct vd_store *st, const struct stat *sb);
 

@@ -182,6 +182,7 @@ vdi_open (struct vd_ctx *ctx, struct vd_image *image)
   image->size = round_down (h.disk_size, VDI_SECTOR);
   image->block_size = h.block_size;
   image->has_zero = true;
+  image->fixed = h.type == VDI_TYPE_FIXED;
   /* Type 4 always is one, even if its parent has no UUID; any other type if
    * it names a parent (vdi-format 4).
    */

@@ -602,6 +602,7 @@ fill_metadata (struct vd_image *image)
   }
   /* The engine has one rule for the whole image. */
   image->has_zero = sparse && all_zero;
+  image->fixed = !sparse;
 }
 
 static int

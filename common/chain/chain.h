@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * A chain: a base image (or a layer below, given as callbacks) and the
+ * differencing images on top of it, of any formats and block sizes.
+ *
+ * All but the topmost image are read-only.  A view is the disk as of one
+ * image: that image and all below it.  The top view can be written, if the
+ * chain was opened so.
+ *
+ * Units are bytes.  Functions return 0 or a negative errno after vd_error.
+ * I/O calls may be made from any number of threads at once.
+ */
+
+#ifndef VDKIT_CHAIN_H
+#define VDKIT_CHAIN_H
+
+#include "image.h"
+
+#define VD_CHAIN_MAX 250        /* images */
+
+struct vd_chain;
+
+/* What is known of the layer below, to check the first image's link. */
+struct vd_below {
+  struct vd_parent disk;
+  bool has_link;                /* false: a raw disk, a LUN */
+  struct vd_link link;
+  const char *name;             /* for messages */
+};
+
+struct vd_chain_open {
+  /* For the topmost image; parent is ignored.  The images below it are opened
+   * read-only with the same lock and policy.
+   */
+  struct vd_open how;
+  const struct vd_below *below; /* NULL: none; copied but for the strings */
+  bool force_link;              /* a wrong link is a warning only */
+};
+
+/* Open these files, base first.  The links between them are checked: the
+ * parent UUID must be the UUID of the image below, the parent CID its CID,
+ * where there are any; -EUNATCH if not (or if the first needs a parent and
+ * there is no layer below), -ELOOP if a file stands twice, -EINVAL for a
+ * fixed image on top of another.  A parent modification UUID that does not
+ * match is a warning: it goes stale when snapshots are deleted.
+ *
+ * Errors otherwise as vd_image_open, each naming its file.
+ */
+extern int vd_chain_open (struct vd_ctx *ctx, const char *const *paths,
+                          size_t n, const struct vd_chain_open *how,
+                          struct vd_chain **ret);
+
+/* Open the topmost image for writing, once, as vd_image_reopen_write does;
+ * readers go on meanwhile.  Errors as there.  Not from several threads.
+ */
+extern int vd_chain_reopen_write (struct vd_ctx *ctx, struct vd_chain *chain);
+
+/* Ends the session, closes everything; the first error is returned. */
+extern int vd_chain_close (struct vd_ctx *ctx, struct vd_chain *chain);
+
+extern size_t vd_chain_length (const struct vd_chain *chain);
+
+/* Image i, 0 is the base.  The top one changes with vd_chain_reopen_write. */
+extern struct vd_image *vd_chain_image (const struct vd_chain *chain,
+                                        size_t i);
+
+extern bool vd_chain_writable (const struct vd_chain *chain);
+
+/* ---- views: level i is image i and what is below it -------------------- */
+
+extern uint64_t vd_chain_size (const struct vd_chain *chain, size_t level);
+
+extern int vd_chain_pread (struct vd_ctx *ctx, struct vd_chain *chain,
+                           size_t level, void *buf, size_t len,
+                           uint64_t offset);
+extern int vd_chain_extents (struct vd_ctx *ctx, struct vd_chain *chain,
+                             size_t level, uint64_t offset, uint64_t len,
+                             bool one,
+                             int (*fn) (void *opaque, uint64_t offset,
+                                        uint64_t len, unsigned type),
+                             void *opaque);
+extern int vd_chain_cache (struct vd_ctx *ctx, struct vd_chain *chain,
+                           size_t level, uint64_t len, uint64_t offset);
+
+/* ---- the top view ------------------------------------------------------ */
+
+extern int vd_chain_pwrite (struct vd_ctx *ctx, struct vd_chain *chain,
+                            const void *buf, size_t len, uint64_t offset,
+                            unsigned flags);
+extern int vd_chain_zero (struct vd_ctx *ctx, struct vd_chain *chain,
+                          uint64_t len, uint64_t offset, unsigned flags);
+extern int vd_chain_trim (struct vd_ctx *ctx, struct vd_chain *chain,
+                          uint64_t len, uint64_t offset, unsigned flags);
+extern int vd_chain_flush (struct vd_ctx *ctx, struct vd_chain *chain);
+extern int vd_chain_end_session (struct vd_ctx *ctx, struct vd_chain *chain);
+
+#endif /* VDKIT_CHAIN_H */
