@@ -118,6 +118,10 @@ look (struct vd_ctx *ctx, struct vd_owners *o, uint64_t unit,
     if (p)
       changes = p->changes;
   }
+  /* Against the one in vd_owners_forget: either we see the write, or the
+   * writer sees the page.
+   */
+  atomic_thread_fence (memory_order_seq_cst);
   r = find (ctx, opaque, start,
             min_u64 (UINT64_C (1) << o->shift, o->size - start));
   if (r < 0 || !p)
@@ -176,6 +180,7 @@ vd_owners_forget (struct vd_owners *o, uint64_t offset, uint64_t len,
   uint64_t last = (offset + len - 1) >> o->shift;
   struct page *p;
 
+  atomic_thread_fence (memory_order_seq_cst);
   for (; unit <= last; ++unit) {
     p = page_of (o, unit / PAGE_UNITS);
     if (!p) {
