@@ -154,6 +154,8 @@ struct vd_image {
   struct vd_store *store;       /* the file that was named */
   struct vd_folder *folder;     /* for files that it names; NULL: none */
   bool other_writer;            /* .open passes this to vd_folder_open */
+  bool info;                    /* metadata only: no locate will be called,
+                                   other files need not be opened */
   bool strict;                  /* refuse what OpenStack's gate refuses */
   bool write;                   /* opened for writing, if .open agrees */
   size_t table_memory;          /* bytes for table pages */

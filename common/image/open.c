@@ -169,6 +169,7 @@ open_image (struct vd_ctx *ctx, struct vd_store *store,
     return -ENOMEM;
   image->format = format;
   image->folder = folder;
+  image->info = how->info;
   image->strict = how->policy && how->policy->strict;
   image->write = write;
 

@@ -614,9 +614,9 @@ vmdk_open (struct vd_ctx *ctx, struct vd_image *image)
   if (!image->priv)
     return vd_error (ctx, ENOMEM, "%s: no memory", image->name);
   r = find_descriptor (ctx, image);
-  if (r == 0)
+  if (r == 0 && !image->info)
     r = open_extents (ctx, image);
-  if (r == 0)
+  if (r == 0 && !image->info)
     r = make_index (ctx, image);
   if (r == 0) {
     fill_metadata (image);
