@@ -221,6 +221,7 @@ add_candidate (struct vd_ctx *ctx, void *opaque, const char *path)
   struct vd_ctx quiet;
   size_t i;
 
+  (void) ctx;
   vd_ctx_init (&quiet, NULL);
   if (read_image (&quiet, s, path, &image) < 0)
     return 0;

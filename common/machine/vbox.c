@@ -168,7 +168,7 @@ vbox_read (struct vd_ctx *ctx, const char *path, struct vbox **ret)
 {
   CLEANUP_FREE char *text = NULL;
   struct vbox *v;
-  size_t len;
+  size_t len = 0;
   int r;
 
   r = read_file (ctx, path, &text, &len);
