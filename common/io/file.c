@@ -314,7 +314,8 @@ file_pwritev (struct vd_ctx *ctx, struct vd_store *st,
 
       errno = err;
       return vd_error (ctx, err, "%s: write of %" PRIu64 " bytes at offset %"
-                       PRIu64 ": %m%s", st->name, len, offset, advice (st, err));
+                       PRIu64 ": %m%s",
+                       st->name, len, offset, advice (st, err));
     }
     done += r;
     if (done < len)

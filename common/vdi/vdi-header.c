@@ -358,6 +358,10 @@ vdi_header_update (struct vd_ctx *ctx, struct vd_store *store,
                        VDI_PRE_HEADER_SIZE, 0);
   if (r < 0)
     return r;
-  *h = new;
+  /* Not the rest: others read it meanwhile. */
+  h->link = new.link;
+  h->lchs = new.lchs;
+  h->allocated = new.allocated;
+  memcpy (h->comment, new.comment, sizeof h->comment);
   return 0;
 }
