@@ -139,6 +139,28 @@ h.pwrite(b\"late\", 31 << 20)"'
   qemu-img check -f vdi full/disk.vdi
 }
 
+@test "a limit on the size of files" {
+  make_vdi disk.vdi 32M
+  cat >until.py <<'EOP'
+want = {}
+for i in range(32):
+    try:
+        h.pwrite(bytes([i + 1]) * 100000, i << 20)
+        want[i] = i + 1
+    except nbd.Error as e:
+        print(i, e)
+        # NBD has no EFBIG.
+        assert e.errno in ("ENOSPC", "EFBIG", "EINVAL", "EIO"), e
+assert 2 < len(want) < 30, want
+h.flush()
+for i in range(32):
+    assert h.pread(100001, i << 20) == bytes([want.get(i, 0)]) * 100000 + b"\0"
+EOP
+  ( ulimit -f 12000
+    serve vdi disk.vdi -- '$NBDSH -u "$uri" -c "exec(open(\"until.py\").read())"' )
+  qemu-img check -f vdi disk.vdi
+}
+
 @test "create, without room for a fixed image" {
   small_fs tmpfs
   run serve vdi full/disk.vdi create=fixed size=32M -- true
