@@ -57,20 +57,20 @@ loads () {
   done
 }
 
-@test "an idle client, SIGTERM: the newest nbdkit ends in order" {
+@test "a client that has not flushed, and SIGTERM to the newest nbdkit" {
   loads
   peer sh -c '
     nbdkit -f -U "$PWD/s" -P pid ./plugin.so disk.vdi create=dynamic size=8M &
     n=$!
     while [ ! -s pid ]; do sleep 0.1; done
-    # A client that writes and stays: a shell holds the other end of its pipe.
-    mkfifo hold
-    (sleep 3) >hold &
-    nbdcopy - "nbd+unix:///?socket=$PWD/s" <hold &
-    sleep 1
+    (echo "write -P 5 2M 5k"; sleep 3) |
+      qemu-io -t writeback -f raw "nbd+unix:///?socket=$PWD/s" >qemu-io.log &
+    while ! grep -q wrote qemu-io.log; do sleep 0.1; done
     kill $n
     wait $n'
   qemu-img check -f vdi disk.vdi
+  serve -r vdi disk.vdi -- '$NBDSH -u "$uri" -c "
+assert h.pread(5121, 2 << 20) == bytes([5]) * 5120 + bytes(1)"'
 }
 
 @test "the newest qemu finds our images clean, and the same" {
