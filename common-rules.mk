@@ -7,6 +7,7 @@ AM_CPPFLAGS = \
 	-I$(top_srcdir)/common/io \
 	-I$(top_srcdir)/common/image \
 	-I$(top_srcdir)/common/vdi \
+	-I$(top_srcdir)/common/vmdk \
 	$(NULL)
 AM_CFLAGS = -std=gnu11 -pthread $(WARN_CFLAGS) $(SANITIZE_CFLAGS)
 AM_LDFLAGS = -pthread $(SANITIZE_CFLAGS)

@@ -165,6 +165,7 @@ struct vd_image {
                                    block is larger */
   bool has_zero;                /* can store an explicit ZERO state */
   bool differencing;            /* needs a parent */
+  bool front_to_back;           /* is being made, through the sink */
   struct vd_link link;
   struct vd_geometry lchs;
   const char *comment;          /* NULL: none; not escaped; in priv */
@@ -299,7 +300,7 @@ struct vd_format {
    * one cut at the end of the disk) that are not all zeroes, one call at a
    * time, ascending; it may return before the block is stored.  finish makes
    * the file complete and durable.  close without finish leaves it marked as
-   * incomplete.  sink_open NULL: the format (or this image) has no sink.
+   * incomplete.  Used for images that set front_to_back.
    */
   struct vd_sink *(*sink_open) (struct vd_ctx *ctx, struct vd_image *image);
   int (*sink_put) (struct vd_ctx *ctx, struct vd_sink *sink,

@@ -9,9 +9,11 @@
 
 #include "image.h"
 #include "vdi.h"
+#include "vmdk.h"
 
 const struct vd_format *const vd_formats[] = {
   &vd_format_vdi,
+  &vd_format_vmdk,
   NULL,
 };
 

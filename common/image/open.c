@@ -132,7 +132,7 @@ prepare_write (struct vd_ctx *ctx, struct vd_image *image)
                      image->name);
   }
   r = vd_round_init (ctx, image);
-  if (r == 0 && image->format->sink_open)
+  if (r == 0 && image->front_to_back)
     r = vd_sink_init (ctx, image);
   return r;
 }

@@ -304,6 +304,24 @@ local_open (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
 }
 
 static int
+local_stat (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
+            bool device, struct stat *ret)
+{
+  struct local *l = local_of (f);
+  char shown[512];
+  int fd, r = 0;
+
+  vd_escape (name, strlen (name), shown, sizeof shown);
+  fd = find (ctx, l, name, shown, device);
+  if (fd < 0)
+    return fd;
+  if (fstat (fd, ret) == -1)
+    r = vd_error (ctx, errno, "%s: %m", shown);
+  close (fd);
+  return r;
+}
+
+static int
 local_create (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
               struct vd_store **ret)
 {
@@ -368,6 +386,7 @@ local_close (struct vd_folder *f)
 
 static const struct vd_folder_ops local_ops = {
   .open = local_open,
+  .stat = local_stat,
   .create = local_create,
   .remove = local_remove,
   .again = local_again,
@@ -383,6 +402,13 @@ vd_folder_open (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
                 struct vd_store **ret)
 {
   return f->ops->open (ctx, f, name, write, device, ret_writer, ret);
+}
+
+int
+vd_folder_stat (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
+                bool device, struct stat *ret)
+{
+  return f->ops->stat (ctx, f, name, device, ret);
 }
 
 int

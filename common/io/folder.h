@@ -34,6 +34,9 @@ struct vd_folder_ops {
   int (*open) (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
                bool write, bool device, bool *ret_writer,
                struct vd_store **ret);
+  /* What open would open: type, inode and size.  Errors as open. */
+  int (*stat) (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
+               bool device, struct stat *ret);
   /* Create a file; name is a plain name (no slash).  -EEXIST. */
   int (*create) (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
                  struct vd_store **ret);
@@ -68,6 +71,8 @@ extern int vd_folder_of (struct vd_ctx *ctx, const char *path,
 extern int vd_folder_open (struct vd_ctx *ctx, struct vd_folder *f,
                            const char *name, bool write, bool device,
                            bool *ret_writer, struct vd_store **ret);
+extern int vd_folder_stat (struct vd_ctx *ctx, struct vd_folder *f,
+                           const char *name, bool device, struct stat *ret);
 extern int vd_folder_create (struct vd_ctx *ctx, struct vd_folder *f,
                              const char *name, struct vd_store **ret);
 extern int vd_folder_remove (struct vd_ctx *ctx, struct vd_folder *f,

@@ -25,8 +25,8 @@ struct vmdk {
   uint32_t *index;
   unsigned shift;
 
+  uint64_t grain;               /* bytes, of an embedded extent */
   struct vd_lazy *lazy;         /* read-only files beyond a handful */
-  bool drop_zero_writes;        /* partitionedDevice (vmdk-format 4) */
 };
 
 /* vmdk-create.c */

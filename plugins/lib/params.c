@@ -50,6 +50,71 @@ set_word (bool *ret, const char *key, const char *value,
   return 1;
 }
 
+/* Append to an array that ends with NULL. */
+static int
+add_string (char ***array, char *value)
+{
+  size_t n = 0;
+  char **a;
+
+  if (!value)
+    return -1;
+  while (*array && (*array)[n])
+    n++;
+  a = realloc (*array, (n + 2) * sizeof a[0]);
+  if (!a) {
+    nbdkit_error ("realloc: %m");
+    free (value);
+    return -1;
+  }
+  a[n] = value;
+  a[n + 1] = NULL;
+  *array = a;
+  return 1;
+}
+
+static int
+config_files (struct params *p, const char *key, const char *value)
+{
+  if (strcmp (key, "allow-paths") == 0)
+    return add_string (&p->allow_paths, nbdkit_realpath (value));
+  if (strcmp (key, "raw-disk") == 0) {
+    if (strcmp (value, "allow") == 0) {
+      p->policy.any_raw_disk = true;
+      return 1;
+    }
+    return add_string (&p->raw_disks, nbdkit_absolute_path (value));
+  }
+  if (strcmp (key, "strict") == 0)
+    return set_bool (&p->policy.strict, value);
+  return 0;
+}
+
+static int
+config_vmdk (struct params *p, const char *key, const char *value)
+{
+  if (strcmp (key, "adapter") == 0) {
+    p->how.adapter = value;
+    return 1;
+  }
+  if (strcmp (key, "hw-version") == 0)
+    return nbdkit_parse_unsigned (key, value, &p->how.hw_version) == -1 ?
+      -1 : 1;
+  return 0;
+}
+
+static int
+config_blocks (struct params *p, const char *key, const char *value)
+{
+  if (strcmp (key, "block-size") == 0)
+    return set_size (&p->how.block_size, key, value);
+  if (strcmp (key, "data-alignment") == 0)
+    return set_size (&p->how.alignment, key, value);
+  if (strcmp (key, "force") == 0)
+    return set_bool (&p->how.force, value);
+  return 0;
+}
+
 static int
 config_create (struct params *p, const char *key, const char *value)
 {
@@ -57,10 +122,6 @@ config_create (struct params *p, const char *key, const char *value)
     p->have_size = true;
     return set_size (&p->how.size, key, value);
   }
-  if (strcmp (key, "block-size") == 0)
-    return set_size (&p->how.block_size, key, value);
-  if (strcmp (key, "data-alignment") == 0)
-    return set_size (&p->how.alignment, key, value);
   if (strcmp (key, "comment") == 0) {
     p->how.comment = value;
     return 1;
@@ -74,8 +135,6 @@ config_create (struct params *p, const char *key, const char *value)
     }
     return 1;
   }
-  if (strcmp (key, "force") == 0)
-    return set_bool (&p->how.force, value);
   return 0;
 }
 
@@ -120,7 +179,17 @@ params_config (struct params *p, const char *key, const char *value)
     return 1;
   }
 
+  if (p->keys & PARAMS_FILES) {
+    r = config_files (p, key, value);
+    if (r != 0)
+      return r;
+  }
+
   r = config_create (p, key, value);
+  if (r == 0 && (p->keys & PARAMS_BLOCKS))
+    r = config_blocks (p, key, value);
+  if (r == 0 && (p->keys & PARAMS_VMDK))
+    r = config_vmdk (p, key, value);
   if (r == 1)
     p->needs_create = key;
   return r;
@@ -156,7 +225,26 @@ params_complete (struct params *p)
     return -1;
   free (p->file);
   p->file = path;
+
+  p->policy.allow_paths = (const char *const *) p->allow_paths;
+  p->policy.raw_disks = (const char *const *) p->raw_disks;
+  if (p->policy.strict && (p->allow_paths || p->raw_disks ||
+                           p->policy.any_raw_disk)) {
+    nbdkit_error ("strict=true and allow-paths= or raw-disk= contradict each "
+                  "other");
+    return -1;
+  }
   return 0;
+}
+
+static void
+free_strings (char **array)
+{
+  size_t i;
+
+  for (i = 0; array && array[i]; ++i)
+    free (array[i]);
+  free (array);
 }
 
 void
@@ -164,4 +252,6 @@ params_free (struct params *p)
 {
   free (p->file);
   p->file = NULL;
+  free_strings (p->allow_paths);
+  free_strings (p->raw_disks);
 }

@@ -11,7 +11,15 @@
 #include "file.h"
 #include "format.h"
 
+/* Parameters that only some plugins take. */
+enum params_keys {
+  PARAMS_BLOCKS = 1,            /* block-size, data-alignment, force */
+  PARAMS_FILES = 2,             /* allow-paths, raw-disk, strict */
+  PARAMS_VMDK = 4,              /* adapter, hw-version */
+};
+
 struct params {
+  unsigned keys;                /* of enum params_keys */
   char *file;                   /* absolute after params_complete */
   bool readonly;
   bool require;                 /* write=require */
@@ -23,9 +31,14 @@ struct params {
   struct vd_create how;
   bool have_size;
   const char *needs_create;     /* a key that makes sense with create= only */
+
+  /* Which files the image may name; the arrays end with NULL. */
+  struct vd_policy policy;
+  char **allow_paths;           /* absolute */
+  char **raw_disks;
 };
 
-#define PARAMS_INIT { .lock = VD_LOCK_AUTO }
+#define PARAMS_INIT(k) { .keys = (k), .lock = VD_LOCK_AUTO }
 
 /* Returns 1: taken, 0: not one of ours, -1: error (reported). */
 extern int params_config (struct params *p, const char *key,
@@ -53,11 +66,26 @@ extern void params_free (struct params *p);
   "create=" variants "\n"                                                     \
   "                          Make a new image and serve it.\n"                \
   "size=SIZE                 With create=: size of the disk (required).\n"    \
+  "comment=TEXT              With create=: text to store in the image.\n"     \
+  "uuid=UUID                 With create=: UUID of the image (random)."
+
+#define PARAMS_HELP_BLOCKS                                                    \
   "block-size=SIZE           With create=: unit of allocation.\n"             \
   "data-alignment=SIZE       With create=: where data may start in the file.\n"\
-  "comment=TEXT              With create=: text to store in the image.\n"     \
-  "uuid=UUID                 With create=: UUID of the image (random).\n"     \
   "force=true|false          With create=: allow what other programs may\n"   \
   "                          not be able to read (false)."
+
+#define PARAMS_HELP_FILES                                                     \
+  "allow-paths=DIR           The image may name files in this folder too, not\n"\
+  "                          only in its own (repeatable).\n"                 \
+  "raw-disk=DEVICE|allow     The image may stand for this disk of the host,\n"\
+  "                          or for any (repeatable).\n"                      \
+  "strict=true|false         For images of strangers: refuse all but one\n"   \
+  "                          self-contained file (false)."
+
+#define PARAMS_HELP_VMDK                                                      \
+  "adapter=ide|buslogic|lsilogic|legacyESX\n"                                 \
+  "                          With create=: adapter type (ide).\n"             \
+  "hw-version=N              With create=: virtual hardware version (4)."
 
 #endif /* VDKIT_PARAMS_H */

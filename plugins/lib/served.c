@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -96,6 +97,7 @@ open_how (const struct served *d, enum vd_write write)
     .lock = d->params.lock,
     .honor_zeroes = d->params.honor_zeroes,
     .honor_same = d->params.honor_same,
+    .policy = &d->params.policy,
     .log = d->log,
   };
 }
@@ -109,8 +111,11 @@ served_get_ready (struct served *d)
 {
   const struct params *p = &d->params;
   const struct vd_format *format = vd_format_by_name (d->name);
+  bool stream = p->how.variant && strncasecmp (p->how.variant, "stream",
+                                               6) == 0;
+  /* A stream is not an image before it has been written. */
   const struct vd_open how =
-    open_how (d, p->require ? VD_WRITE_REQUIRE : VD_WRITE_NO);
+    open_how (d, p->require || stream ? VD_WRITE_REQUIRE : VD_WRITE_NO);
   struct vd_image *image;
   struct vd_ctx ctx;
   int r;
@@ -137,7 +142,7 @@ served_get_ready (struct served *d)
   }
 
   d->first = image;
-  d->decided = p->readonly || p->require;
+  d->decided = p->readonly || p->require || stream;
   if (!d->decided && image->no_write[0] != '\0') {
     /* Known already: say it while there is a terminal. */
     vd_warning (&ctx, "%s: cannot be written: %s; served read-only",

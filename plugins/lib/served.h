@@ -5,7 +5,7 @@
  *
  * A plugin has one static struct served, passes it to the functions that have
  * no handle, and puts SERVED_CALLBACKS into its struct nbdkit_plugin for those
- * that have one.
+ * that have one: see served-plugin.h.
  */
 
 #ifndef VDKIT_SERVED_H
@@ -38,11 +38,11 @@ struct served {
   unsigned writers;             /* open handles that may write */
 };
 
-#define SERVED_INIT(n, log_fn)                          \
+#define SERVED_INIT(n, log_fn, keys)                    \
   {                                                     \
     .name = (n),                                        \
     .log = (log_fn),                                    \
-    .params = PARAMS_INIT,                              \
+    .params = PARAMS_INIT (keys),                       \
     .lock = PTHREAD_MUTEX_INITIALIZER,                  \
   }
 

@@ -383,6 +383,7 @@ toy_open (struct vd_ctx *ctx, struct vd_image *image)
   image->size = TOY_BLOCK * TOY_BLOCKS - 1024;
   image->block_size = TOY_BLOCK;
   image->variant = "toy";
+  image->front_to_back = image->format->sink_open != NULL;
   return 0;
 }
 
