@@ -48,6 +48,22 @@ extern int hosted_header_parse (struct vd_ctx *ctx, const char *name,
 extern void hosted_header_encode (const struct hosted_header *h,
                                   uint8_t *sector);
 
+/* Number of grain tables, and their size in sectors. */
+extern uint64_t hosted_ngts (const struct hosted_header *h);
+static inline uint32_t
+hosted_gt_sectors (const struct hosted_header *h)
+{
+  return h->gtes * 4 / VMDK_SECTOR;
+}
+
+/* Does a grain directory at this sector lie in the file? */
+extern bool hosted_directory_fits (const struct hosted_header *h,
+                                   uint64_t offset, uint64_t file_size);
+
+/* Change uncleanShutdown in the file, and nothing else.  Does not sync. */
+extern int hosted_write_unclean (struct vd_ctx *ctx, struct vd_store *store,
+                                 bool unclean);
+
 /* Where things go in a new sparse extent (vmdk-format 5.2), all in sectors.
  * descriptor_sectors 0: none.  -EFBIG.
  */
