@@ -63,8 +63,14 @@ struct vd_sink_state {
 int
 vd_sink_init (struct vd_ctx *ctx, struct vd_image *image)
 {
-  struct vd_sink_state *s = calloc (1, sizeof *s);
+  struct vd_sink_state *s;
 
+  /* What is left out would be the parent's, and not zeroes. */
+  if (image->engine->has_parent)
+    return vd_error (ctx, ENOTSUP, "%s: has a parent, and is of a variant "
+                     "that can be written without one only", image->name);
+
+  s = calloc (1, sizeof *s);
   if (s)
     s->has_data = calloc (image->size / image->block_size / 8 + 1, 1);
   if (!s || !s->has_data) {

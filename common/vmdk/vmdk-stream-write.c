@@ -380,15 +380,13 @@ begin_file (struct vd_ctx *ctx, struct vd_sink *sink)
     return vd_error (ctx, ENOTSUP, "%s: is not a file with a stream of our "
                      "form", store->name);
 
+  r = stream_is_empty (ctx, store->name, store, size, &sink->h, &empty);
+  if (r < 0)
+    return r;
+  if (!empty)
+    return vd_error (ctx, EROFS, "%s: the stream holds data already and "
+                     "cannot be changed", store->name);
   sink->position = sink->h.overhead * VMDK_SECTOR;
-  if (size > sink->position) {
-    r = stream_is_empty (ctx, store->name, store, size, &sink->h, &empty);
-    if (r < 0)
-      return r;
-    if (!empty)
-      return vd_error (ctx, EROFS, "%s: the stream holds data already and "
-                       "cannot be changed", store->name);
-  }
   r = vd_store_truncate (ctx, store, sink->position);
   if (r < 0)
     return r;
