@@ -240,6 +240,18 @@ hosted_header_encode (const struct hosted_header *h, uint8_t *sector)
 }
 
 int
+hosted_read_unclean (struct vd_ctx *ctx, struct vd_store *store, bool *ret)
+{
+  uint8_t byte;
+  int r;
+
+  r = vd_store_pread (ctx, store, &byte, 1, OFF_UNCLEAN);
+  if (r == 0)
+    *ret = byte != 0;
+  return r;
+}
+
+int
 hosted_write_unclean (struct vd_ctx *ctx, struct vd_store *store,
                       bool unclean)
 {
