@@ -353,9 +353,9 @@ create_single (struct vd_ctx *ctx, struct vd_store *store, const char *name,
     return hosted_create (ctx, store, &h, text, len);
   }
 
-  /* All that comes before the grains.  The header says that its directory is
-   * in the footer, and there is none: readers refuse the file until the
-   * writer has completed it (vmdk-format 6.4).
+  /* A complete stream without grains; the writer takes its end away before
+   * it stores the first one, and readers refuse the file until the writer has
+   * completed it again (vmdk-format 6.4).
    */
   if (p->sectors % GRAIN_SECTORS != 0)
     vd_warning (ctx, "%s: size is %" PRIu64 ", no multiple of %d: qemu will "
@@ -378,7 +378,7 @@ create_single (struct vd_ctx *ctx, struct vd_store *store, const char *name,
     r = vd_store_pwrite (ctx, store, text, len,
                          h.descriptor_offset * VMDK_SECTOR, 0);
   if (r == 0)
-    r = vd_store_sync (ctx, store);
+    r = stream_create_end (ctx, store, &h);
   if (r < 0)
     return r;
   hosted_header_encode (&h, sector);

@@ -176,7 +176,27 @@ extern int stream_read_footer (struct vd_ctx *ctx, const char *name,
 extern int stream_unpack (struct vd_ctx *ctx, struct vmdk_extent *x,
                           uint64_t block, void *buf);
 
+/* vmdk-stream-write.c: streams that hold no grain yet.  A new one is ended
+ * like any other, so that it is a complete image of zeroes; the sink takes
+ * the end away again before the first grain.  create_end: the file holds
+ * header and descriptor, and is overhead sectors long.  Durable on return.
+ */
+extern int stream_create_end (struct vd_ctx *ctx, struct vd_store *store,
+                              const struct hosted_header *h);
+/* h is the header as it stands in the first sector. */
+extern int stream_is_empty (struct vd_ctx *ctx, const char *name,
+                            struct vd_store *store, uint64_t file_size,
+                            const struct hosted_header *h, bool *ret);
+
 /* ---- markers (vmdk-format 6.1) ---------------------------------------- */
+
+/* Bytes in a marker.  A grain's has no type, its data follows at byte 12; the
+ * others are sectors of their own.
+ */
+#define MARKER_VALUE 0          /* grain: its sector; else payload sectors */
+#define MARKER_SIZE 8           /* grain: bytes of data; else 0 */
+#define MARKER_TYPE 12
+#define MARKER_GRAIN_DATA 12
 
 #define MARKER_EOS 0
 #define MARKER_GT 1

@@ -27,6 +27,7 @@ cmd:pkg-config        pkg-config          pkgconf-pkg-config   pkgconf-pkg-confi
 cmd:pod2man           perl                perl-podlators       perl
 cmd:podchecker        perl                perl-Pod-Checker     perl
 pc:uuid               uuid-dev            libuuid-devel        libuuid-devel
+pc:libdeflate         libdeflate-dev      libdeflate-devel     libdeflate-devel
 cmd:nbdkit            nbdkit              nbdkit               nbdkit
 pc:nbdkit             nbdkit-plugin-dev   nbdkit-devel         nbdkit-devel
 '
