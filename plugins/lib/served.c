@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -135,11 +134,8 @@ served_get_ready (struct served *d)
 {
   const struct params *p = &d->params;
   const struct vd_format *format = vd_format_by_name (d->name);
-  bool stream = p->how.variant && strncasecmp (p->how.variant, "stream",
-                                               6) == 0;
-  /* A stream is not an image before it has been written. */
   const struct vd_open how =
-    open_how (d, p->require || stream ? VD_WRITE_REQUIRE : VD_WRITE_NO);
+    open_how (d, p->require ? VD_WRITE_REQUIRE : VD_WRITE_NO);
   struct vd_image *image;
   struct vd_ctx ctx;
   int r;
@@ -168,7 +164,7 @@ served_get_ready (struct served *d)
   }
 
   d->first = image;
-  d->decided = p->readonly || p->require || stream;
+  d->decided = p->readonly || p->require;
   if (!d->decided && image->no_write[0] != '\0') {
     /* Known already: say it while there is a terminal. */
     vd_warning (&ctx, "%s: cannot be written: %s; served read-only",
