@@ -8,6 +8,8 @@ AM_CPPFLAGS = \
 	-I$(top_srcdir)/common/image \
 	-I$(top_srcdir)/common/vdi \
 	-I$(top_srcdir)/common/vmdk \
+	-I$(top_srcdir)/common/chain \
+	-I$(top_srcdir)/common/machine \
 	$(NULL)
 AM_CFLAGS = -std=gnu11 -pthread $(WARN_CFLAGS) $(SANITIZE_CFLAGS)
 AM_LDFLAGS = -pthread $(SANITIZE_CFLAGS)

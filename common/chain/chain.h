@@ -82,6 +82,18 @@ extern int vd_chain_extents (struct vd_ctx *ctx, struct vd_chain *chain,
 extern int vd_chain_cache (struct vd_ctx *ctx, struct vd_chain *chain,
                            size_t level, uint64_t len, uint64_t offset);
 
+/* What a level is called: by the UUID of its image (lower case, NULL: it has
+ * none), and by the name of its file (without folders; NULL: another image of
+ * the chain has the same).
+ */
+extern const char *vd_chain_level_uuid (const struct vd_chain *chain,
+                                        size_t level,
+                                        char buffer[VD_UUID_TEXT]);
+extern const char *vd_chain_level_file (const struct vd_chain *chain,
+                                        size_t level);
+extern bool vd_chain_find_level (const struct vd_chain *chain,
+                                 const char *name, size_t *ret);
+
 /* ---- the top view ------------------------------------------------------ */
 
 extern int vd_chain_pwrite (struct vd_ctx *ctx, struct vd_chain *chain,

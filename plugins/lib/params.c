@@ -174,6 +174,18 @@ params_config (struct params *p, const char *key, const char *value)
     return set_bool (&p->honor_zeroes, value);
   if (strcmp (key, "honor-same") == 0)
     return set_bool (&p->honor_same, value);
+  if (strcmp (key, "chain") == 0)
+    return set_word (&p->no_chain, key, value, "auto", "none");
+  if (strcmp (key, "parent") == 0) {
+    p->parent = nbdkit_realpath (value);
+    return p->parent ? 1 : -1;
+  }
+  if (strcmp (key, "force-link") == 0)
+    return set_bool (&p->force_link, value);
+  if (strcmp (key, "single-link") == 0)
+    return set_bool (&p->single_link, value);
+  if (strcmp (key, "chain-exports") == 0)
+    return set_word (&p->no_level_exports, key, value, "all", "none");
   if (strcmp (key, "create") == 0) {
     p->how.variant = value;
     return 1;
@@ -228,6 +240,18 @@ params_complete (struct params *p)
 
   p->policy.allow_paths = (const char *const *) p->allow_paths;
   p->policy.raw_disks = (const char *const *) p->raw_disks;
+  if (p->single_link && p->parent) {
+    nbdkit_error ("single-link=true and parent= contradict each other");
+    return -1;
+  }
+  /* A stranger's image could name a private neighbour as its parent. */
+  if (p->policy.strict) {
+    p->no_chain = true;
+    if (p->parent) {
+      nbdkit_error ("strict=true and parent= contradict each other");
+      return -1;
+    }
+  }
   if (p->policy.strict && (p->allow_paths || p->raw_disks ||
                            p->policy.any_raw_disk)) {
     nbdkit_error ("strict=true and allow-paths= or raw-disk= contradict each "
@@ -252,6 +276,7 @@ params_free (struct params *p)
 {
   free (p->file);
   p->file = NULL;
+  free (p->parent);
   free_strings (p->allow_paths);
   free_strings (p->raw_disks);
 }

@@ -32,6 +32,13 @@ struct params {
   bool have_size;
   const char *needs_create;     /* a key that makes sense with create= only */
 
+  /* Images below it. */
+  bool no_chain;                /* chain=none */
+  char *parent;                 /* absolute after params_complete, or NULL */
+  bool force_link;
+  bool single_link;
+  bool no_level_exports;        /* chain-exports=none */
+
   /* Which files the image may name; the arrays end with NULL. */
   struct vd_policy policy;
   char **allow_paths;           /* absolute */
@@ -63,6 +70,14 @@ extern void params_free (struct params *p);
   "lock=auto|off             Lock the image as qemu does (auto).\n"           \
   "honor-zeroes=true|false   Store zeroes that are written (false).\n"        \
   "honor-same=true|false     Store data that change nothing (false).\n"       \
+  "chain=auto|none           Find the parents of a differencing image, or\n"  \
+  "                          refuse it (auto).\n"                             \
+  "parent=FILE               The parent of the image, instead of a search.\n" \
+  "force-link=true|false     A wrong link between images is a warning only\n" \
+  "                          (false).\n"                                      \
+  "single-link=true|false    Serve a differencing image without its parent,\n"\
+  "                          read-only (false).\n"                            \
+  "chain-exports=all|none    Each image of a chain is an export too (all).\n" \
   "create=" variants "\n"                                                     \
   "                          Make a new image and serve it.\n"                \
   "size=SIZE                 With create=: size of the disk (required).\n"    \

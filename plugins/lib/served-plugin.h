@@ -57,6 +57,14 @@ plugin_get_ready (void)
   return served_get_ready (&disk);
 }
 
+static int
+plugin_list_exports (int readonly, int is_tls, struct nbdkit_exports *exports)
+{
+  (void) readonly;
+  (void) is_tls;
+  return served_list_exports (&disk, exports);
+}
+
 static void *
 plugin_open (int readonly)
 {
@@ -87,6 +95,7 @@ static struct nbdkit_plugin plugin = {
   .config_help     = PLUGIN_HELP,
   .dump_plugin     = plugin_dump,
   .get_ready       = plugin_get_ready,
+  .list_exports    = plugin_list_exports,
   .open            = plugin_open,
   .cleanup         = plugin_cleanup,
   .unload          = plugin_unload,

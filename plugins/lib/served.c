@@ -3,21 +3,23 @@
 #include <config.h>
 
 #include <errno.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "machine.h"
 #include "served.h"
 
 struct handle {
   struct served *disk;
+  size_t level;                 /* of the chain */
   bool writable;                /* and counted in disk->writers */
   char description[512];        /* nbdkit reads it while negotiating */
 };
@@ -102,6 +104,80 @@ open_how (const struct served *d, enum vd_write write)
   };
 }
 
+/* A write beyond the limit on the size of files (ulimit -f) is an error like a
+ * full disk, and no reason to end.  Not SIG_IGN, which the command of --run
+ * would inherit.
+ */
+static void
+file_too_big (int sig)
+{
+  (void) sig;
+}
+
+static void
+survive_file_size_limit (void)
+{
+  struct sigaction old;
+  const struct sigaction sa = {
+    .sa_handler = file_too_big,
+    .sa_flags = SA_RESTART,
+  };
+
+  if (sigaction (SIGXFSZ, NULL, &old) == 0 && old.sa_handler == SIG_DFL)
+    sigaction (SIGXFSZ, &sa, NULL);
+}
+
+/* Reads as zeroes: what a lone differencing image is put on when the user
+ * asks for it alone.
+ */
+static const struct vd_below nothing_below = { .name = "nothing" };
+
+/* The files of the chain, base first. */
+static int
+find_files (struct vd_ctx *ctx, struct served *d, char ***ret, size_t *ret_n)
+{
+  const struct params *p = &d->params;
+  const struct vd_search how = {
+    .policy = &p->policy, .parent = p->parent, .log = d->log,
+  };
+  char **paths;
+
+  if (!p->parent && (p->no_chain || p->single_link)) {
+    paths = calloc (2, sizeof paths[0]);
+    if (paths)
+      paths[0] = strdup (p->file);
+    if (!paths || !paths[0]) {
+      free (paths);
+      return vd_error (ctx, ENOMEM, "%s: no memory", p->file);
+    }
+    *ret = paths;
+    *ret_n = 1;
+    return 0;
+  }
+  return vd_find_chain (ctx, p->file, &how, ret, ret_n);
+}
+
+static int
+open_chain (struct vd_ctx *ctx, struct served *d)
+{
+  const struct params *p = &d->params;
+  const struct vd_chain_open how = {
+    .how = open_how (d, p->require ? VD_WRITE_REQUIRE : VD_WRITE_NO),
+    .below = p->single_link ? &nothing_below : NULL,
+    .force_link = p->force_link || p->single_link,
+  };
+  char **paths;
+  size_t n;
+  int r;
+
+  r = find_files (ctx, d, &paths, &n);
+  if (r < 0)
+    return r;
+  r = vd_chain_open (ctx, (const char *const *) paths, n, &how, &d->chain);
+  vd_paths_free (paths);
+  return r;
+}
+
 /* nbdkit does not tell whether there is a -r, so this only reads, unless the
  * user insists on writing: then a lock held by another, or damage, should end
  * nbdkit here, where the message is seen.
@@ -111,12 +187,7 @@ served_get_ready (struct served *d)
 {
   const struct params *p = &d->params;
   const struct vd_format *format = vd_format_by_name (d->name);
-  bool stream = p->how.variant && strncasecmp (p->how.variant, "stream",
-                                               6) == 0;
-  /* A stream is not an image before it has been written. */
-  const struct vd_open how =
-    open_how (d, p->require || stream ? VD_WRITE_REQUIRE : VD_WRITE_NO);
-  struct vd_image *image;
+  const struct vd_image *image;
   struct vd_ctx ctx;
   int r;
 
@@ -129,45 +200,38 @@ served_get_ready (struct served *d)
     }
   }
 
-  r = vd_image_open (&ctx, p->file, &how, &image);
+  r = open_chain (&ctx, d);
   if (r < 0) {
     report (&ctx, r);
     return -1;
   }
+  image = vd_chain_image (d->chain, vd_chain_length (d->chain) - 1);
   if (image->format != format) {
     nbdkit_error ("%s: this is an image of the format %s, not %s",
                   p->file, image->format->name, d->name);
-    vd_image_close (&ctx, image);
+    vd_chain_close (&ctx, d->chain);
+    d->chain = NULL;
     return -1;
   }
 
-  d->first = image;
-  d->decided = p->readonly || p->require || stream;
+  d->decided = p->readonly || p->require || p->single_link;
   if (!d->decided && image->no_write[0] != '\0') {
     /* Known already: say it while there is a terminal. */
     vd_warning (&ctx, "%s: cannot be written: %s; served read-only",
                 p->file, image->no_write);
     d->decided = true;
   }
-  atomic_store_explicit (&d->image, image, memory_order_release);
   return 0;
 }
 
-static struct vd_image *
-image_of (const struct served *d)
-{
-  return atomic_load_explicit (&d->image, memory_order_acquire);
-}
-
-/* Make the image writable for all connections if that is not settled yet.
- * The lock is held.  What failed in a way that may pass (above all a writer
- * in another program) fails this connection and is tried again with the next.
+/* Make the topmost image writable for all connections if that is not settled
+ * yet.  The lock is held.  What failed in a way that may pass (above all a
+ * writer in another program) fails this connection and is tried again with
+ * the next.
  */
 static int
 make_writable (struct served *d)
 {
-  const struct vd_open how = open_how (d, VD_WRITE_TRY);
-  struct vd_image *image;
   struct vd_ctx ctx;
   int r;
 
@@ -175,11 +239,9 @@ make_writable (struct served *d)
     return 0;
 
   vd_ctx_init (&ctx, d->log);
-  r = vd_image_reopen_write (&ctx, d->first, &how, &image);
+  r = vd_chain_reopen_write (&ctx, d->chain);
   switch (r) {
   case 0:
-    atomic_store_explicit (&d->image, image, memory_order_release);
-    break;
   case -EROFS:                  /* the core has said why */
     break;
   case -EAGAIN:                 /* other readers, who may leave */
@@ -192,9 +254,51 @@ make_writable (struct served *d)
   return 0;
 }
 
+int
+served_list_exports (struct served *d, struct nbdkit_exports *exports)
+{
+  size_t i, n = vd_chain_length (d->chain);
+  char uuid[VD_UUID_TEXT], description[512];
+  const char *name;
+
+  vd_image_description (vd_chain_image (d->chain, n - 1), description,
+                        sizeof description);
+  if (nbdkit_add_export (exports, "", description) == -1)
+    return -1;
+  if (d->params.no_level_exports || n == 1)
+    return 0;
+  for (i = n; i-- > 0;) {
+    vd_image_description (vd_chain_image (d->chain, i), description,
+                          sizeof description);
+    name = vd_chain_level_uuid (d->chain, i, uuid);
+    if (name && nbdkit_add_export (exports, name, description) == -1)
+      return -1;
+    name = vd_chain_level_file (d->chain, i);
+    if (name && nbdkit_add_export (exports, name, description) == -1)
+      return -1;
+  }
+  return 0;
+}
+
+/* Which level does the client ask for? */
+static int
+find_level (struct served *d, const char *name, size_t *ret)
+{
+  *ret = vd_chain_length (d->chain) - 1;
+  if (!name || !*name)
+    return 0;
+  if (!d->params.no_level_exports &&
+      vd_chain_find_level (d->chain, name, ret))
+    return 0;
+  nbdkit_error ("there is no export '%s'; see nbdinfo --list", name);
+  errno = ENOENT;
+  return -1;
+}
+
 void *
 served_open (struct served *d, int readonly)
 {
+  const char *name = nbdkit_export_name ();
   struct handle *h = calloc (1, sizeof *h);
 
   if (h == NULL) {
@@ -202,18 +306,23 @@ served_open (struct served *d, int readonly)
     return NULL;
   }
   h->disk = d;
+  if (find_level (d, name, &h->level) == -1) {
+    free (h);
+    return NULL;
+  }
 
-  /* Under the lock, so that no writer starts while served_close ends the
-   * session of the one before.
+  /* Levels that were asked for by name are views, and read-only.  Under the
+   * lock, so that no writer starts while served_close ends the session of the
+   * one before.
    */
-  if (!readonly && !d->params.readonly) {
+  if (!readonly && !d->params.readonly && !(name && *name)) {
     LOCK_SCOPE (&d->lock);
 
     if (make_writable (d) == -1) {
       free (h);
       return NULL;
     }
-    h->writable = vd_image_writable (image_of (d));
+    h->writable = vd_chain_writable (d->chain);
     if (h->writable)
       d->writers++;
   }
@@ -233,24 +342,12 @@ served_close (void *handle)
 
     if (--d->writers == 0) {
       vd_ctx_init (&ctx, d->log);
-      r = vd_image_end_session (&ctx, image_of (d));
+      r = vd_chain_end_session (&ctx, d->chain);
       if (r < 0)
         report (&ctx, r);
     }
   }
   free (h);
-}
-
-static void
-close_image (struct served *d, struct vd_image *image)
-{
-  struct vd_ctx ctx;
-  int r;
-
-  vd_ctx_init (&ctx, d->log);
-  r = vd_image_close (&ctx, image);
-  if (r < 0)
-    report (&ctx, r);
 }
 
 /* No request is under way any more.  Whether served_close ran for every
@@ -259,13 +356,14 @@ close_image (struct served *d, struct vd_image *image)
 void
 served_cleanup (struct served *d)
 {
-  struct vd_image *image =
-    atomic_exchange_explicit (&d->image, NULL, memory_order_acq_rel);
+  struct vd_ctx ctx;
+  int r;
 
-  if (image != d->first)
-    close_image (d, image);
-  close_image (d, d->first);
-  d->first = NULL;
+  vd_ctx_init (&ctx, d->log);
+  r = vd_chain_close (&ctx, d->chain);
+  if (r < 0)
+    report (&ctx, r);
+  d->chain = NULL;
 }
 
 void
@@ -281,8 +379,8 @@ served_export_description (void *handle)
 {
   struct handle *h = handle;
 
-  vd_image_description (image_of (h->disk), h->description,
-                        sizeof h->description);
+  vd_image_description (vd_chain_image (h->disk->chain, h->level),
+                        h->description, sizeof h->description);
   return h->description;
 }
 
@@ -291,7 +389,7 @@ served_get_size (void *handle)
 {
   struct handle *h = handle;
 
-  return image_of (h->disk)->size;
+  return vd_chain_size (h->disk->chain, h->level);
 }
 
 /* Any request works.  4 KiB, because guests take this for the size of a
@@ -368,7 +466,7 @@ served_pread (void *handle, void *buf, uint32_t count, uint64_t offset,
 
   (void) flags;
   vd_ctx_init (&ctx, h->disk->log);
-  r = vd_image_pread (&ctx, image_of (h->disk), buf, count, offset);
+  r = vd_chain_pread (&ctx, h->disk->chain, h->level, buf, count, offset);
   return r < 0 ? fail (&ctx, r) : 0;
 }
 
@@ -381,7 +479,7 @@ served_pwrite (void *handle, const void *buf, uint32_t count, uint64_t offset,
   int r;
 
   vd_ctx_init (&ctx, h->disk->log);
-  r = vd_image_pwrite (&ctx, image_of (h->disk), buf, count, offset,
+  r = vd_chain_pwrite (&ctx, h->disk->chain, buf, count, offset,
                        core_flags (flags));
   return r < 0 ? fail (&ctx, r) : 0;
 }
@@ -389,14 +487,13 @@ served_pwrite (void *handle, const void *buf, uint32_t count, uint64_t offset,
 static int
 flush (struct served *d)
 {
-  struct vd_image *image = image_of (d);
   struct vd_ctx ctx;
   int r;
 
-  if (!vd_image_writable (image))
+  if (!vd_chain_writable (d->chain))
     return 0;
   vd_ctx_init (&ctx, d->log);
-  r = vd_image_flush (&ctx, image);
+  r = vd_chain_flush (&ctx, d->chain);
   return r < 0 ? fail (&ctx, r) : 0;
 }
 
@@ -422,7 +519,7 @@ served_trim (void *handle, uint32_t count, uint64_t offset, uint32_t flags)
   int r;
 
   vd_ctx_init (&ctx, h->disk->log);
-  r = vd_image_trim (&ctx, image_of (h->disk), count, offset,
+  r = vd_chain_trim (&ctx, h->disk->chain, count, offset,
                      core_flags (flags));
   return r < 0 ? fail (&ctx, r) : 0;
 }
@@ -435,7 +532,7 @@ served_zero (void *handle, uint32_t count, uint64_t offset, uint32_t flags)
   int r;
 
   vd_ctx_init (&ctx, h->disk->log);
-  r = vd_image_zero (&ctx, image_of (h->disk), count, offset,
+  r = vd_chain_zero (&ctx, h->disk->chain, count, offset,
                      core_flags (flags));
   if (r == -ENOTSUP && (flags & NBDKIT_FLAG_FAST_ZERO)) {
     /* An answer, not a failure. */
@@ -475,7 +572,7 @@ served_extents (void *handle, uint32_t count, uint64_t offset, uint32_t flags,
   int r;
 
   vd_ctx_init (&ctx, h->disk->log);
-  r = vd_image_extents (&ctx, image_of (h->disk), offset, count,
+  r = vd_chain_extents (&ctx, h->disk->chain, h->level, offset, count,
                         (flags & NBDKIT_FLAG_REQ_ONE) != 0, add_extent, &to);
   if (r < 0 && to.reported) {
     errno = -r;
@@ -493,6 +590,6 @@ served_cache (void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 
   (void) flags;
   vd_ctx_init (&ctx, h->disk->log);
-  r = vd_image_cache (&ctx, image_of (h->disk), count, offset);
+  r = vd_chain_cache (&ctx, h->disk->chain, h->level, count, offset);
   return r < 0 ? fail (&ctx, r) : 0;
 }

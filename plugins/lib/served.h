@@ -17,7 +17,7 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
-#include "image.h"
+#include "chain.h"
 
 #include "params.h"
 
@@ -26,12 +26,7 @@ struct served {
   vd_log_fn log;
   struct params params;
 
-  /* The image that all connections use now.  It is replaced once at most, by
-   * a writable one over the same file; readers that are inside the old one go
-   * on there, so it is kept (first) until the end.
-   */
-  struct vd_image *_Atomic image;
-  struct vd_image *first;
+  struct vd_chain *chain;       /* from .get_ready to .cleanup */
 
   pthread_mutex_t lock;         /* for what follows */
   bool decided;                 /* writable or not: no more attempts */
@@ -53,6 +48,8 @@ extern void served_log (const char *name, enum vd_log_level level,
 /* Like the callbacks of the same names. */
 extern void served_dump_plugin (const struct served *d);
 extern int served_get_ready (struct served *d);
+extern int served_list_exports (struct served *d,
+                                struct nbdkit_exports *exports);
 extern void *served_open (struct served *d, int readonly);
 extern void served_cleanup (struct served *d);
 extern void served_unload (struct served *d);
