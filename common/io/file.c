@@ -679,7 +679,6 @@ file_is (const struct vd_store *st, const struct stat *sb)
     mine.st_dev == sb->st_dev && mine.st_ino == sb->st_ino;
 }
 
-<<<<<<< HEAD
 bool
 vd_file_same (const struct vd_store *a, const struct vd_store *b)
 {
@@ -689,15 +688,9 @@ vd_file_same (const struct vd_store *a, const struct vd_store *b)
     fstat (((const struct file *) a)->fd, &sb) == 0 && vd_file_is (b, &sb);
 }
 
-int
-vd_file_reopen_write (struct vd_ctx *ctx, struct vd_store *st,
-                      enum vd_lock lock, bool *ret_writer,
-                      struct vd_store **ret)
-=======
 static int
 file_reopen_write (struct vd_ctx *ctx, struct vd_store *st, bool locks,
                    bool *ret_writer, struct vd_store **ret)
->>>>>>> vmdk
 {
   struct file *old = file_of (st);
   enum role held = NOBODY, ignored;
