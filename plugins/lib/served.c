@@ -191,6 +191,7 @@ served_get_ready (struct served *d)
   struct vd_ctx ctx;
   int r;
 
+  survive_file_size_limit ();
   vd_ctx_init (&ctx, d->log);
   if (p->how.variant != NULL) {
     r = vd_image_create (&ctx, p->file, format, p->lock, &p->how);
