@@ -113,9 +113,17 @@ extern void vd_sink_free (struct vd_image *image);
 /* buf NULL: zeroes */
 extern int vd_sink_pwrite (struct vd_ctx *ctx, struct vd_image *image,
                            const void *buf, size_t len, uint64_t offset);
-/* -EIO if some of the range is waiting in the sink. */
-extern int vd_sink_check_read (struct vd_ctx *ctx, struct vd_image *image,
-                               size_t len, uint64_t offset);
 extern int vd_sink_finish (struct vd_ctx *ctx, struct vd_image *image);
+/* Finish if all of the disk was written. */
+extern int vd_sink_flush (struct vd_ctx *ctx, struct vd_image *image);
+
+/* While the image is being made its tables say nothing: 1 if the range reads
+ * as zeroes, -EIO if some of it was written.  0: it is complete, ask the
+ * format.
+ */
+extern int vd_sink_check_read (struct vd_ctx *ctx, struct vd_image *image,
+                               uint64_t len, uint64_t offset);
+/* The same for those who do not read.  empty: nothing was written yet. */
+extern bool vd_sink_unfinished (struct vd_image *image, bool *ret_empty);
 
 #endif /* VDKIT_ENGINE_H */

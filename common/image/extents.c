@@ -117,8 +117,12 @@ vd_image_extents (struct vd_ctx *ctx, struct vd_image *image,
 {
   struct walk w = { .fn = fn, .opaque = opaque, .one = one };
   struct vd_run run;
+  bool empty;
   int r = 0;
 
+  if (image->engine->sink && vd_sink_unfinished (image, &empty))
+    return fn (opaque, offset, len,
+               empty ? VD_EXTENT_HOLE | VD_EXTENT_ZERO : 0);
   while (len > 0) {
     r = image->format->locate (ctx, image, offset, len, VD_LOCATE_MAP, &run);
     if (r < 0)

@@ -299,8 +299,9 @@ struct vd_format {
    * sink in place of reserve and commit.  put gets whole blocks (the last
    * one cut at the end of the disk) that are not all zeroes, one call at a
    * time, ascending; it may return before the block is stored.  finish makes
-   * the file complete and durable.  close without finish leaves it marked as
-   * incomplete.  Used for images that set front_to_back.
+   * the file complete and durable; from then on locate finds what was put,
+   * and no sooner is it asked.  close without finish leaves the file marked
+   * as incomplete.  Used for images that set front_to_back.
    */
   struct vd_sink *(*sink_open) (struct vd_ctx *ctx, struct vd_image *image);
   int (*sink_put) (struct vd_ctx *ctx, struct vd_sink *sink,

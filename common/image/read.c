@@ -53,6 +53,10 @@ vd_image_pread (struct vd_ctx *ctx, struct vd_image *image,
     r = vd_sink_check_read (ctx, image, len, offset);
     if (r < 0)
       return r;
+    if (r > 0) {
+      memset (buf, 0, len);
+      return 0;
+    }
   }
 
   while (len > 0) {
@@ -92,8 +96,11 @@ vd_image_cache (struct vd_ctx *ctx, struct vd_image *image,
                 uint64_t len, uint64_t offset)
 {
   struct vd_run run;
+  bool empty;
   int r;
 
+  if (image->engine->sink && vd_sink_unfinished (image, &empty))
+    return 0;
   while (len > 0) {
     r = image->format->locate (ctx, image, offset, len, VD_LOCATE_READ, &run);
     if (r < 0)

@@ -262,6 +262,8 @@ vd_image_flush (struct vd_ctx *ctx, struct vd_image *image)
 {
   if (!image->write)
     return 0;
+  if (image->engine->sink)
+    return vd_sink_flush (ctx, image);
   LOCK_SCOPE (&image->engine->lock);
   return wait_round (ctx, image);
 }

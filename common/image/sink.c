@@ -5,8 +5,12 @@
  * NBD clients write in parallel and somewhat out of order, and in pieces of
  * any size.  Whole blocks are gathered here and handed to the format in
  * ascending order.  A block is handed over when everything before it has
- * been, or when more than WINDOW bytes are waiting: then what is missing
- * before it counts as zeroes, and writing it later is an error.
+ * been written, or when more than WINDOW bytes are waiting: then what is
+ * missing before it counts as zeroes, and writing data there later is an
+ * error.
+ *
+ * The format's put only takes the block over, and compresses it elsewhere, so
+ * the lock is held for longer only when the format is behind; then all wait.
  */
 
 #include <config.h>
@@ -23,12 +27,22 @@
 
 #define WINDOW (64 * 1024 * 1024)
 
-/* A block that has been written to, wholly or in part. */
+/* A block with data, wholly or in part. */
 struct waiting {
-  struct waiting *next;         /* ascending by start */
+  struct waiting *prev, *next;  /* ascending by start */
   uint64_t start;
   size_t length;                /* cut at the end of the disk */
   char data[];
+};
+
+/* Ranges written ahead of the front, zeroes included, so that the front can
+ * jump over them.  Requests are few and big, so these merge soon; what finds
+ * no room is forgotten, and then waits until the window is full.
+ */
+#define NR_AHEAD 1024
+
+struct range {
+  uint64_t start, end;
 };
 
 struct vd_sink_state {
@@ -38,18 +52,31 @@ struct vd_sink_state {
   bool finished;
   bool failed;
   uint64_t stored;              /* blocks that start before this are gone */
-  uint64_t complete;            /* written in one go from the front to here */
-  struct waiting *waiting;
-  size_t bytes;                 /* in the waiting list */
+  uint64_t complete;            /* written without a gap from 0 to here */
+  struct range ahead[NR_AHEAD]; /* ascending, apart, beyond complete */
+  unsigned nahead;
+  struct waiting *first, *last;
+  size_t bytes;                 /* that wait */
+  uint8_t *has_data;            /* a bit for block_size bytes: not zeroes */
 };
 
 int
 vd_sink_init (struct vd_ctx *ctx, struct vd_image *image)
 {
-  struct vd_sink_state *s = calloc (1, sizeof *s);
+  struct vd_sink_state *s;
 
-  if (!s)
+  /* What is left out would be the parent's, and not zeroes. */
+  if (image->engine->has_parent)
+    return vd_error (ctx, ENOTSUP, "%s: has a parent, and is of a variant "
+                     "that can be written without one only", image->name);
+
+  s = calloc (1, sizeof *s);
+  if (s)
+    s->has_data = calloc (image->size / image->block_size / 8 + 1, 1);
+  if (!s || !s->has_data) {
+    free (s);
     return vd_error (ctx, ENOMEM, "%s: no memory for writing", image->name);
+  }
   pthread_mutex_init (&s->lock, NULL);
   image->engine->sink = s;
   return 0;
@@ -63,89 +90,109 @@ vd_sink_free (struct vd_image *image)
 
   if (!s)
     return;
-  for (w = s->waiting; w; w = next) {
+  for (w = s->first; w; w = next) {
     next = w->next;
     free (w);
   }
   if (s->sink)
     image->format->sink_close (s->sink);
   pthread_mutex_destroy (&s->lock);
+  free (s->has_data);
   free (s);
   image->engine->sink = NULL;
 }
 
-/* Hand the first waiting block over. */
+/* ---- what was written ------------------------------------------------- */
+
+static void
+set_has_data (const struct vd_image *image, struct vd_sink_state *s,
+              uint64_t offset)
+{
+  uint64_t i = offset / image->block_size;
+
+  s->has_data[i / 8] |= 1 << i % 8;
+}
+
+/* Is a block with data stored in the range? */
+static bool
+has_data (const struct vd_image *image, const struct vd_sink_state *s,
+          uint64_t offset, uint64_t end)
+{
+  uint64_t i;
+
+  for (i = offset / image->block_size; i * image->block_size < end; ++i)
+    if (s->has_data[i / 8] & 1 << i % 8)
+      return true;
+  return false;
+}
+
+/* The front moves to offset at least, and over what was written ahead. */
+static void
+advance (struct vd_sink_state *s, uint64_t offset)
+{
+  unsigned n = 0;
+
+  s->complete = max_u64 (s->complete, offset);
+  while (n < s->nahead && s->ahead[n].start <= s->complete)
+    s->complete = max_u64 (s->complete, s->ahead[n++].end);
+  s->nahead -= n;
+  memmove (s->ahead, s->ahead + n, s->nahead * sizeof s->ahead[0]);
+}
+
+static void
+note_written (struct vd_sink_state *s, uint64_t offset, uint64_t end)
+{
+  unsigned from, to, i;
+
+  if (offset <= s->complete) {
+    advance (s, end);
+    return;
+  }
+  /* [from, to) are those that it touches; mostly the last one. */
+  for (to = s->nahead; to > 0 && s->ahead[to - 1].start > end; --to)
+    ;
+  for (from = to; from > 0 && s->ahead[from - 1].end >= offset; --from)
+    ;
+  if (from == to) {
+    if (s->nahead == NR_AHEAD)
+      return;
+    for (i = s->nahead++; i > from; --i)
+      s->ahead[i] = s->ahead[i - 1];
+    s->ahead[from].start = offset;
+    s->ahead[from].end = end;
+    return;
+  }
+  s->ahead[from].start = min_u64 (s->ahead[from].start, offset);
+  s->ahead[from].end = max_u64 (s->ahead[to - 1].end, end);
+  memmove (s->ahead + from + 1, s->ahead + to,
+           (s->nahead - to) * sizeof s->ahead[0]);
+  s->nahead -= to - from - 1;
+}
+
+/* ---- blocks that wait ------------------------------------------------- */
+
+/* Hand the first one over. */
 static int
 put_first (struct vd_ctx *ctx, struct vd_image *image,
            struct vd_sink_state *s)
 {
-  struct waiting *w = s->waiting;
-  int r = 0;
-
-  if (!is_zero (w->data, w->length))
-    r = image->format->sink_put (ctx, s->sink, w->start, w->data, w->length);
-  if (r < 0) {
-    s->failed = true;
-    return r;
-  }
-  s->waiting = w->next;
-  s->bytes -= w->length;
-  s->stored = w->start + w->length;
-  s->complete = max_u64 (s->complete, s->stored);
-  free (w);
-  return 0;
-}
-
-/* Find or make the waiting block. */
-static int
-get_waiting (struct vd_ctx *ctx, struct vd_image *image,
-             struct vd_sink_state *s, uint64_t start, size_t length,
-             bool make, struct waiting **ret)
-{
-  struct waiting **p, *w;
-
-  for (p = &s->waiting; *p && (*p)->start < start; p = &(*p)->next)
-    ;
-  if ((*p && (*p)->start == start) || !make) {
-    *ret = *p && (*p)->start == start ? *p : NULL;
-    return 0;
-  }
-  w = calloc (1, sizeof *w + length);
-  if (!w)
-    return vd_error (ctx, ENOMEM, "%s: no memory for a block", image->name);
-  w->start = start;
-  w->length = length;
-  w->next = *p;
-  *p = w;
-  s->bytes += length;
-  *ret = w;
-  return 0;
-}
-
-/* One block or a part of it; data NULL: zeroes. */
-static int
-write_block (struct vd_ctx *ctx, struct vd_image *image,
-             struct vd_sink_state *s, uint64_t start, size_t length,
-             uint64_t offset, size_t len, const char *data)
-{
-  struct waiting *w = NULL;
+  struct waiting *w = s->first;
   int r;
 
-  if (start < s->stored) {
-    if (!data && start + length > s->stored)
-      return 0;
-    return vd_error (ctx, EIO, "%s: write at disk offset %" PRIu64 ": the "
-                     "image is written front to back, and is past %" PRIu64
-                     " already; write in order (nbdcopy --connections=1)",
-                     image->name, offset, s->stored);
+  if (!is_zero (w->data, w->length)) {
+    r = image->format->sink_put (ctx, s->sink, w->start, w->data, w->length);
+    if (r < 0) {
+      s->failed = true;
+      return r;
+    }
+    set_has_data (image, s, w->start);
   }
-  r = get_waiting (ctx, image, s, start, length, data != NULL, &w);
-  if (r < 0 || !w)
-    return r;
-  if (data)
-    memcpy (w->data + (offset - start), data, len);
-  else
-    memset (w->data + (offset - start), 0, len);
+  s->first = w->next;
+  *(w->next ? &w->next->prev : &s->last) = NULL;
+  s->bytes -= w->length;
+  s->stored = w->start + w->length;
+  advance (s, s->stored);
+  free (w);
   return 0;
 }
 
@@ -155,12 +202,98 @@ drain (struct vd_ctx *ctx, struct vd_image *image, struct vd_sink_state *s)
 {
   int r;
 
-  while (s->waiting &&
+  while (s->first &&
          (s->bytes > WINDOW ||
-          s->waiting->start + s->waiting->length <= s->complete)) {
+          s->first->start + s->first->length <= s->complete)) {
     r = put_first (ctx, image, s);
     if (r < 0)
       return r;
+  }
+  return 0;
+}
+
+/* Find or make the block that starts there.  New data is mostly the last. */
+static int
+get_waiting (struct vd_ctx *ctx, struct vd_image *image,
+             struct vd_sink_state *s, uint64_t start, size_t length,
+             struct waiting **ret)
+{
+  struct waiting *after = s->last, *w;
+
+  while (after && after->start > start)
+    after = after->prev;
+  if (after && after->start == start) {
+    *ret = after;
+    return 0;
+  }
+  w = calloc (1, sizeof *w + length);
+  if (!w)
+    return vd_error (ctx, ENOMEM, "%s: no memory for a block", image->name);
+  w->start = start;
+  w->length = length;
+  w->prev = after;
+  w->next = after ? after->next : s->first;
+  *(w->prev ? &w->prev->next : &s->first) = w;
+  *(w->next ? &w->next->prev : &s->last) = w;
+  s->bytes += length;
+  *ret = w;
+  return 0;
+}
+
+/* ---- writing ---------------------------------------------------------- */
+
+static int
+behind (struct vd_ctx *ctx, const struct vd_image *image,
+        const struct vd_sink_state *s, uint64_t offset)
+{
+  return vd_error (ctx, EIO, "%s: write at disk offset %" PRIu64 ": the "
+                   "image is written front to back, and is past %" PRIu64
+                   " already; write in order (nbdcopy --connections=1)",
+                   image->name, offset, s->stored);
+}
+
+static int
+write_data (struct vd_ctx *ctx, struct vd_image *image,
+            struct vd_sink_state *s, const char *data,
+            uint64_t offset, uint64_t end)
+{
+  uint64_t start, length, n;
+  struct waiting *w = NULL;
+  int r;
+
+  for (; offset < end; offset += n, data += n) {
+    image->format->block_at (image, offset, &start, &length);
+    n = min_u64 (end - offset, start + length - offset);
+    if (start < s->stored) {
+      /* It was zeroes, and remains so: fine. */
+      if (has_data (image, s, start, offset + n) || !is_zero (data, n))
+        return behind (ctx, image, s, offset);
+      continue;
+    }
+    r = get_waiting (ctx, image, s, start,
+                     min_u64 (length, image->size - start), &w);
+    if (r < 0)
+      return r;
+    memcpy (w->data + (offset - start), data, n);
+  }
+  return 0;
+}
+
+static int
+write_zeroes (struct vd_ctx *ctx, struct vd_image *image,
+              struct vd_sink_state *s, uint64_t offset, uint64_t end)
+{
+  struct waiting *w;
+  uint64_t from, to;
+
+  if (offset < s->stored &&
+      has_data (image, s, offset, min_u64 (end, s->stored)))
+    return behind (ctx, image, s, offset);
+  for (w = s->last; w && w->start + w->length > offset; w = w->prev) {
+    from = max_u64 (offset, w->start);
+    to = min_u64 (end, w->start + w->length);
+    if (from < to)
+      memset (w->data + (from - w->start), 0, to - from);
   }
   return 0;
 }
@@ -182,8 +315,6 @@ vd_sink_pwrite (struct vd_ctx *ctx, struct vd_image *image,
                 const void *buf, size_t len, uint64_t offset)
 {
   struct vd_sink_state *s = image->engine->sink;
-  uint64_t start, block_length, n, end = offset + len;
-  const char *data = buf;
   int r;
 
   LOCK_SCOPE (&s->lock);
@@ -195,34 +326,30 @@ vd_sink_pwrite (struct vd_ctx *ctx, struct vd_image *image,
     if (!s->sink)
       return -ctx->error;
   }
-  if (offset <= s->complete)
-    s->complete = max_u64 (s->complete, end);
-  for (; offset < end; offset += n) {
-    image->format->block_at (image, offset, &start, &block_length);
-    block_length = min_u64 (block_length, image->size - start);
-    n = min_u64 (end - offset, start + block_length - offset);
-    r = write_block (ctx, image, s, start, block_length, offset, n, data);
-    if (r < 0)
-      return r;
-    if (data)
-      data += n;
-  }
+  r = buf ? write_data (ctx, image, s, buf, offset, offset + len)
+          : write_zeroes (ctx, image, s, offset, offset + len);
+  if (r < 0)
+    return r;
+  note_written (s, offset, offset + len);
   return drain (ctx, image, s);
 }
 
-int
-vd_sink_check_read (struct vd_ctx *ctx, struct vd_image *image,
-                    size_t len, uint64_t offset)
+static int
+finish (struct vd_ctx *ctx, struct vd_image *image, struct vd_sink_state *s)
 {
-  struct vd_sink_state *s = image->engine->sink;
-  const struct waiting *w;
+  int r = check (ctx, image, s);
 
-  LOCK_SCOPE (&s->lock);
-  for (w = s->waiting; w; w = w->next)
-    if (w->start < offset + len && w->start + w->length > offset)
-      return vd_error (ctx, EIO, "%s: read at disk offset %" PRIu64 ": what "
-                       "is being written cannot be read before the image is "
-                       "complete", image->name, offset);
+  while (r == 0 && s->first)
+    r = put_first (ctx, image, s);
+  if (r == 0)
+    r = image->format->sink_finish (ctx, s->sink);
+  if (r < 0) {
+    s->failed = true;
+    return r;
+  }
+  s->finished = true;
+  image->format->sink_close (s->sink);
+  s->sink = NULL;
   return 0;
 }
 
@@ -230,22 +357,59 @@ int
 vd_sink_finish (struct vd_ctx *ctx, struct vd_image *image)
 {
   struct vd_sink_state *s = image->engine->sink;
-  int r;
 
   LOCK_SCOPE (&s->lock);
   if (!s->sink || s->finished)
     return 0;
-  r = check (ctx, image, s);
-  while (r == 0 && s->waiting)
-    r = put_first (ctx, image, s);
-  if (r == 0)
-    r = image->format->sink_finish (ctx, s->sink);
-  if (r < 0)
-    s->failed = true;
-  else {
-    s->finished = true;
-    image->format->sink_close (s->sink);
-    s->sink = NULL;
-  }
-  return r;
+  return finish (ctx, image, s);
+}
+
+/* An incomplete image is worth nothing, so there is nothing to make durable.
+ * But a client that has written all of the disk shall hear now whether it
+ * worked, not be told that all is well and then end up with a bad file.
+ */
+int
+vd_sink_flush (struct vd_ctx *ctx, struct vd_image *image)
+{
+  struct vd_sink_state *s = image->engine->sink;
+
+  LOCK_SCOPE (&s->lock);
+  if (s->finished)
+    return 0;
+  if (s->sink && s->complete >= image->size)
+    return finish (ctx, image, s);
+  return check (ctx, image, s);
+}
+
+/* ---- reading ---------------------------------------------------------- */
+
+int
+vd_sink_check_read (struct vd_ctx *ctx, struct vd_image *image,
+                    uint64_t len, uint64_t offset)
+{
+  struct vd_sink_state *s = image->engine->sink;
+  const struct waiting *w;
+  bool data;
+
+  LOCK_SCOPE (&s->lock);
+  if (s->finished)
+    return 0;
+  data = s->failed || has_data (image, s, offset, offset + len);
+  for (w = s->last; w && w->start + w->length > offset; w = w->prev)
+    data = data || w->start < offset + len;
+  if (data)
+    return vd_error (ctx, EIO, "%s: read at disk offset %" PRIu64 ": what "
+                     "was written cannot be read before the image is "
+                     "complete", image->name, offset);
+  return 1;
+}
+
+bool
+vd_sink_unfinished (struct vd_image *image, bool *ret_empty)
+{
+  struct vd_sink_state *s = image->engine->sink;
+
+  LOCK_SCOPE (&s->lock);
+  *ret_empty = !s->sink && !s->failed;
+  return !s->finished;
 }

@@ -615,8 +615,8 @@ drop_dirty (struct vd_table *t, const struct vd_table_change *changes,
 }
 
 int
-vd_table_write (struct vd_ctx *ctx, struct vd_table *t,
-                const struct vd_table_change *changes, size_t n)
+vd_table_write_copy (struct vd_ctx *ctx, struct vd_table *t,
+                     const struct vd_table_change *changes, size_t n)
 {
   uint64_t file_size;
   size_t i, j;
@@ -660,8 +660,17 @@ vd_table_write (struct vd_ctx *ctx, struct vd_table *t,
     if (r < 0)
       return r;
   }
-
-  if (t->directory == NULL)
-    drop_dirty (t, changes, n);
   return 0;
+}
+
+int
+vd_table_write (struct vd_ctx *ctx, struct vd_table *t,
+                const struct vd_table_change *changes, size_t n)
+{
+  int r;
+
+  r = vd_table_write_copy (ctx, t, changes, n);
+  if (r == 0 && t->directory == NULL)
+    drop_dirty (t, changes, n);
+  return r;
 }

@@ -97,6 +97,13 @@ struct vd_table_change {
 extern int vd_table_write (struct vd_ctx *ctx, struct vd_table *t,
                            const struct vd_table_change *changes, size_t n);
 
+/* The same for a second copy of a table, of which no entry is ever set in
+ * memory.
+ */
+extern int vd_table_write_copy (struct vd_ctx *ctx, struct vd_table *t,
+                                const struct vd_table_change *changes,
+                                size_t n);
+
 /* Read the table from the first entry to the last, in big pieces, without
  * keeping more of it than memory allows.  fn gets host-order entries; a
  * negative return ends the scan and is returned.

@@ -68,7 +68,8 @@ struct vmdk_extent {
   uint32_t grain;               /* bytes; 0: nothing to allocate */
   bool has_zero;                /* can store ZERO (GTE 1) */
   bool differing;               /* (COWD child header) names a parent */
-  char no_write[200];           /* why it must not be written; "": it may */
+  char no_write[200];           /* why it must not be written; "": it may;
+                                   what is here before stays or is replaced */
 };
 
 /* Open functions, one for each kind.  They set what is above; on failure

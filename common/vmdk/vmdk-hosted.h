@@ -48,6 +48,26 @@ extern int hosted_header_parse (struct vd_ctx *ctx, const char *name,
 extern void hosted_header_encode (const struct hosted_header *h,
                                   uint8_t *sector);
 
+/* Number of grain tables, and their size in sectors. */
+extern uint64_t hosted_ngts (const struct hosted_header *h);
+static inline uint32_t
+hosted_gt_sectors (const struct hosted_header *h)
+{
+  return h->gtes * 4 / VMDK_SECTOR;
+}
+
+/* Does a grain directory at this sector lie in the file? */
+extern bool hosted_directory_fits (const struct hosted_header *h,
+                                   uint64_t offset, uint64_t file_size);
+
+/* uncleanShutdown as it is in the file now. */
+extern int hosted_read_unclean (struct vd_ctx *ctx, struct vd_store *store,
+                                bool *ret);
+
+/* Change uncleanShutdown in the file, and nothing else.  Does not sync. */
+extern int hosted_write_unclean (struct vd_ctx *ctx, struct vd_store *store,
+                                 bool unclean);
+
 /* Where things go in a new sparse extent (vmdk-format 5.2), all in sectors.
  * descriptor_sectors 0: none.  -EFBIG.
  */
@@ -63,20 +83,71 @@ extern int hosted_create (struct vd_ctx *ctx, struct vd_store *store,
                           const struct hosted_header *h,
                           const char *descriptor, size_t len);
 
+/* Sectors, end not included. */
+struct hosted_range {
+  uint64_t start, end;
+};
+
 /* The open extent.  What readers need is constant after open, but for the
- * tables and file_size.
+ * tables, compare and file_size.  It does not point to its vmdk_extent, which
+ * may move while the image is opened.
  */
 struct hosted {
+  struct vd_store *store;
+  uint64_t size;                /* of the extent, bytes */
   struct hosted_header h;
+  unsigned grain_shift;         /* log2 of grain_bytes */
+  unsigned table_shift;         /* log2 of what a grain table covers, bytes */
   uint64_t grain_bytes, gt_bytes;
   uint64_t ngrains, ngts;       /* that the capacity needs */
   _Atomic uint64_t file_size;
+
+  /* Where no grain can be: in front of floor, or in an area, which is a
+   * directory with those tables that stand in order behind it.
+   */
+  uint64_t floor;
+  struct hosted_range descriptor;
+  struct hosted_range directories[2];
+  struct hosted_range areas[2];
+
   struct vd_table *gd;          /* grain directory: sectors of tables */
   struct vd_table *gt;          /* grain tables: sectors of grains */
   struct vd_table *rgd, *rgt;   /* the redundant copies; NULL: none */
-  bool use_redundant;           /* the primary is damaged: read the copy */
+  bool use_redundant;           /* the primary directory is lost: gd and gt
+                                   are the copies */
+  _Atomic bool compare;         /* tables with their copies when read */
+  _Atomic bool warned;          /* of copies that differ */
   struct hosted_writer *w;      /* vmdk-hosted-write.c; NULL: read-only */
 };
+
+enum hosted_table_state {
+  HOSTED_TABLE_ABSENT,
+  HOSTED_TABLE_PRESENT,
+  HOSTED_TABLE_BAD,
+};
+
+/* Can a grain table begin at this sector? */
+extern bool hosted_table_ok (const struct hosted *hs, uint64_t sector);
+
+/* Can a grain begin at this sector, as far as metadata is concerned? */
+extern bool hosted_grain_ok (const struct hosted *hs, uint64_t sector);
+
+/* Bytes of grain number index that lie inside the extent. */
+extern uint64_t hosted_grain_valid (const struct hosted *hs, uint64_t index);
+
+/* Where grain table number piece is: in the primary copy if that is sound,
+ * else in the other one.
+ */
+extern int hosted_table_state (struct vd_ctx *ctx, struct hosted *hs,
+                               uint64_t piece,
+                               enum hosted_table_state *ret_state,
+                               uint32_t *ret_sector);
+
+/* Grain table number piece and its copy, in disk order, are not the same:
+ * put into table what counts (rules O10), entry by entry.
+ */
+extern void hosted_resolve (const struct hosted *hs, uint64_t piece,
+                            uint32_t *table, const uint32_t *copy);
 
 /* vmdk-hosted-write.c: called at the end of vmdk_hosted_open if x->write and
  * nothing forbids it.  May set x->no_write.
@@ -105,7 +176,27 @@ extern int stream_read_footer (struct vd_ctx *ctx, const char *name,
 extern int stream_unpack (struct vd_ctx *ctx, struct vmdk_extent *x,
                           uint64_t block, void *buf);
 
+/* vmdk-stream-write.c: streams that hold no grain yet.  A new one is ended
+ * like any other, so that it is a complete image of zeroes; the sink takes
+ * the end away again before the first grain.  create_end: the file holds
+ * header and descriptor, and is overhead sectors long.  Durable on return.
+ */
+extern int stream_create_end (struct vd_ctx *ctx, struct vd_store *store,
+                              const struct hosted_header *h);
+/* h is the header as it stands in the first sector. */
+extern int stream_is_empty (struct vd_ctx *ctx, const char *name,
+                            struct vd_store *store, uint64_t file_size,
+                            const struct hosted_header *h, bool *ret);
+
 /* ---- markers (vmdk-format 6.1) ---------------------------------------- */
+
+/* Bytes in a marker.  A grain's has no type, its data follows at byte 12; the
+ * others are sectors of their own.
+ */
+#define MARKER_VALUE 0          /* grain: its sector; else payload sectors */
+#define MARKER_SIZE 8           /* grain: bytes of data; else 0 */
+#define MARKER_TYPE 12
+#define MARKER_GRAIN_DATA 12
 
 #define MARKER_EOS 0
 #define MARKER_GT 1

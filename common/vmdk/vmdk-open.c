@@ -90,11 +90,13 @@ parse_embedded (struct vd_ctx *ctx, struct vd_image *image,
     return vd_error (ctx, EACCES, "%s: descriptorOffset is %" PRIu64
                      ", which strict=true does not allow (1 only)",
                      image->name, h.descriptor_offset);
-  /* A stream that create has begun, and nobody has written to. */
-  if (image->write && (h.flags & HOSTED_FLAG_COMPRESSED) &&
-      h.gd_offset == HOSTED_GD_AT_END &&
-      file_size <= h.overhead * VMDK_SECTOR)
-    image->front_to_back = true;
+  /* A stream that was created, and nobody has written to. */
+  if (image->write && (h.flags & HOSTED_FLAG_COMPRESSED)) {
+    r = stream_is_empty (ctx, image->name, image->store, file_size, &h,
+                         &image->front_to_back);
+    if (r < 0)
+      return r;
+  }
   vmdk->grain = h.grain * VMDK_SECTOR;
   room = h.descriptor_size * VMDK_SECTOR;
   vmdk->descriptor_room = room;
@@ -562,6 +564,7 @@ vmdk_close (struct vd_image *image)
   for (i = 0; i < vmdk->nextents; ++i)
     if (vmdk->extents[i].ops)
       vmdk->extents[i].ops->close (&vmdk->extents[i]);
+  vd_lazy_free (vmdk->lazy);
   free (vmdk->extents);
   free (vmdk->index);
   vmdk_descriptor_free (vmdk->descriptor);

@@ -27,6 +27,7 @@ cmd:pkg-config        pkg-config          pkgconf-pkg-config   pkgconf-pkg-confi
 cmd:pod2man           perl                perl-podlators       perl
 cmd:podchecker        perl                perl-Pod-Checker     perl
 pc:uuid               uuid-dev            libuuid-devel        libuuid-devel
+pc:libdeflate         libdeflate-dev      libdeflate-devel     libdeflate-devel
 cmd:nbdkit            nbdkit              nbdkit               nbdkit
 pc:nbdkit             nbdkit-plugin-dev   nbdkit-devel         nbdkit-devel
 '
@@ -44,6 +45,7 @@ cmd:python3           python3             python3              python3
 py:nbd                python3-libnbd      python3-libnbd       python3-libnbd
 cmd:qemu-img          qemu-utils          qemu-img             qemu-img
 cmd:qemu-nbd          qemu-utils          qemu-img             qemu-tools
+cmd:fio               fio                 fio                  fio
 cmd:jq                jq                  jq                   jq
 cmd:tar               tar                 tar                  tar
 cmd:xz                xz-utils            xz                   xz

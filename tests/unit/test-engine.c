@@ -672,7 +672,8 @@ test_sink (void **state)
                               0));
   assert_ok (vd_image_zero (&ctx, image, TOY_BLOCK, 3 * TOY_BLOCK,
                             VD_MAY_TRIM) == -EIO ? 0 : 1);
-  assert_int_equal (nput, 8);
+  /* What came early follows at once. */
+  assert_int_equal (nput, 12);
   assert_ok (vd_image_zero (&ctx, image, 64 * TOY_BLOCK, 12 * TOY_BLOCK,
                             VD_MAY_TRIM));
   assert_ok (vd_image_pwrite (&ctx, image, data, 100,
@@ -715,6 +716,97 @@ test_sink_behind (void **state)
   assert_true (sink_is_closed);
 }
 
+/* Every order of pieces in a window gives the same, with nothing left behind
+ * longer than it must be.
+ */
+static void
+test_sink_shuffled (void **state)
+{
+  struct vd_format f = toy_with_sink ();
+  static uint8_t disk[TOY_BLOCK * TOY_BLOCKS];
+  unsigned round, i, order[64];
+  struct vd_ctx ctx;
+
+  (void) state;
+  fresh (&ctx);
+  for (round = 0; round < 200; ++round) {
+    struct vd_image *image = open_toy (&f, VD_WRITE_REQUIRE);
+    uint64_t seed = round, piece = 512 * (1 + round % 40);
+    unsigned n = div_round_up (image->size, piece), window = 1 + round % 64;
+    unsigned held = 0, next = 0;
+
+    memset (disk, 0, sizeof disk);
+    while (next < n || held > 0) {
+      uint64_t offset, len;
+
+      while (held < window && next < n)
+        order[held++] = next++;
+      seed = seed * UINT64_C (6364136223846793005) + 1442695040888963407u;
+      i = (seed >> 33) % held;
+      offset = order[i] * piece;
+      order[i] = order[--held];
+      len = min_u64 (piece, image->size - offset);
+      if ((seed >> 50) % 4 == 0) {
+        assert_ok (vd_image_zero (&ctx, image, len, offset, 0));
+        continue;
+      }
+      memset (disk + offset, 1 + (seed >> 55), len);
+      assert_ok (vd_image_pwrite (&ctx, image, disk + offset, len, offset,
+                                  0));
+    }
+    /* All was written, so all was put; and a flush completes the image. */
+    i = nput;
+    assert_ok (vd_image_flush (&ctx, image));
+    assert_int_equal (nput, i);
+    assert_true (sink_is_finished && sink_is_closed);
+    assert_memory_equal (sink_disk, disk, image->size);
+    for (i = 1; i < nput; ++i)
+      assert_true (put[i - 1] < put[i]);
+    assert_ok (vd_image_end_session (&ctx, image));
+    assert_ok (vd_image_close (&ctx, image));
+  }
+}
+
+/* What was never written is zeroes; what came too late and is zeroes too, is
+ * no error.
+ */
+static void
+test_sink_zeroes (void **state)
+{
+  struct vd_format f = toy_with_sink ();
+  struct vd_image *image = open_toy (&f, VD_WRITE_REQUIRE);
+  static uint8_t data[2 * TOY_BLOCK], zeroes[2 * TOY_BLOCK];
+  char text[4096] = "";
+  struct vd_ctx ctx;
+
+  (void) state;
+  fresh (&ctx);
+  memset (data, 1, sizeof data);
+  assert_ok (vd_image_extents (&ctx, image, 0, 16 * TOY_BLOCK, false,
+                               add_extent, text));
+  assert_string_equal (text, "0+16:3 ");
+  assert_ok (vd_image_zero (&ctx, image, 8 * TOY_BLOCK, 0, 0));
+  assert_ok (vd_image_pwrite (&ctx, image, data, sizeof data, 8 * TOY_BLOCK,
+                              0));
+  assert_int_equal (nput, 2);
+  text[0] = '\0';
+  assert_ok (vd_image_extents (&ctx, image, 0, 16 * TOY_BLOCK, false,
+                               add_extent, text));
+  assert_string_equal (text, "0+16:0 ");
+
+  assert_ok (vd_image_pread (&ctx, image, data, sizeof data, 6 * TOY_BLOCK));
+  assert_memory_equal (data, zeroes, sizeof data);
+  assert_int_equal (vd_image_pread (&ctx, image, data, sizeof data,
+                                    7 * TOY_BLOCK), -EIO);
+  assert_ok (vd_image_zero (&ctx, image, 8 * TOY_BLOCK, 0, 0));
+  assert_ok (vd_image_pwrite (&ctx, image, zeroes, sizeof zeroes, 0, 0));
+  assert_int_equal (vd_image_zero (&ctx, image, 512, 8 * TOY_BLOCK, 0), -EIO);
+  assert_int_equal (vd_image_pwrite (&ctx, image, zeroes, 512, 8 * TOY_BLOCK,
+                                     0), -EIO);
+  assert_int_equal (nput, 2);
+  assert_ok (vd_image_close (&ctx, image));
+}
+
 int
 main (void)
 {
@@ -729,6 +821,8 @@ main (void)
     cmocka_unit_test (test_toy_extents),
     cmocka_unit_test (test_sink),
     cmocka_unit_test (test_sink_behind),
+    cmocka_unit_test (test_sink_shuffled),
+    cmocka_unit_test (test_sink_zeroes),
   };
 
   return cmocka_run_group_tests (tests, setup_parent, NULL);
