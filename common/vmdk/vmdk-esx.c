@@ -17,8 +17,8 @@
 #define MAX_TABLES 16
 #define MAX_GDES 4096
 
-uint64_t
-esx_ngrains (const struct vmdk_extent *x, uint64_t grain)
+static uint64_t
+ngrains (const struct vmdk_extent *x, uint64_t grain)
 {
   return div_round_up (x->size, grain);
 }
@@ -26,7 +26,7 @@ esx_ngrains (const struct vmdk_extent *x, uint64_t grain)
 uint64_t
 esx_ngdes (const struct vmdk_extent *x, uint64_t grain)
 {
-  return div_round_up (esx_ngrains (x, grain), ESX_GTES);
+  return div_round_up (ngrains (x, grain), ESX_GTES);
 }
 
 static uint64_t
@@ -99,7 +99,7 @@ esx_open (struct vd_ctx *ctx, struct vmdk_extent *x,
                      x->image->name);
   *m = *how;
   m->store = x->store;
-  m->ngrains = esx_ngrains (x, m->grain);
+  m->ngrains = ngrains (x, m->grain);
   m->gd = m->gt = NULL;
   x->priv = m;
   r = vd_table_new (ctx, x->store, gd,

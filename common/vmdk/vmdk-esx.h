@@ -38,15 +38,16 @@ struct esx_map {
   uint64_t ngrains;             /* of the extent */
   struct vd_table *gd, *gt;
 
-  /* The kind's own, in bytes. */
+  /* For the kind's functions, in bytes of the file: where tables and grains
+   * begin, or may begin.
+   */
   uint64_t tables, tables_end;
   uint64_t grains;
 };
 
 #define ESX_GTES 4096u          /* entries of a table, of both kinds */
 
-/* How many directory entries an extent needs, and grains. */
-extern uint64_t esx_ngrains (const struct vmdk_extent *x, uint64_t grain);
+/* How many directory entries an extent needs. */
 extern uint64_t esx_ngdes (const struct vmdk_extent *x, uint64_t grain);
 
 /* Make x the extent that m (copied) describes, but for ngrains and the
