@@ -19,18 +19,18 @@
 
 static void log_line (enum vd_log_level level, const char *text);
 
-static struct served disk = SERVED_INIT (PLUGIN_NAME, log_line, PLUGIN_KEYS);
+static struct served served = SERVED_INIT (PLUGIN_NAME, log_line, PLUGIN_KEYS);
 
 static void
 log_line (enum vd_log_level level, const char *text)
 {
-  served_log (disk.name, level, text);
+  disk_log (PLUGIN_NAME, level, text);
 }
 
 static int
 plugin_config (const char *key, const char *value)
 {
-  int r = params_config (&disk.params, key, value);
+  int r = params_config (&served.params, key, value);
 
   if (r == 0) {
     nbdkit_error ("unknown parameter '%s'", key);
@@ -42,19 +42,19 @@ plugin_config (const char *key, const char *value)
 static int
 plugin_config_complete (void)
 {
-  return params_complete (&disk.params);
+  return params_complete (&served.params);
 }
 
 static void
 plugin_dump (void)
 {
-  served_dump_plugin (&disk);
+  served_dump_plugin (&served);
 }
 
 static int
 plugin_get_ready (void)
 {
-  return served_get_ready (&disk);
+  return served_get_ready (&served);
 }
 
 static int
@@ -62,25 +62,25 @@ plugin_list_exports (int readonly, int is_tls, struct nbdkit_exports *exports)
 {
   (void) readonly;
   (void) is_tls;
-  return served_list_exports (&disk, exports);
+  return served_list_exports (&served, exports);
 }
 
 static void *
 plugin_open (int readonly)
 {
-  return served_open (&disk, readonly);
+  return served_open (&served, readonly);
 }
 
 static void
 plugin_cleanup (void)
 {
-  served_cleanup (&disk);
+  served_cleanup (&served);
 }
 
 static void
 plugin_unload (void)
 {
-  served_unload (&disk);
+  served_unload (&served);
 }
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL

@@ -3,74 +3,19 @@
 #include <config.h>
 
 #include <errno.h>
-#include <signal.h>
-#include <stdatomic.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
-#include <unistd.h>
 
-#include "cleanup.h"
 #include "machine.h"
 #include "served.h"
 
 struct handle {
-  struct served *disk;
+  struct disk *disk;
   size_t level;                 /* of the chain */
-  bool writable;                /* and counted in disk->writers */
+  bool writable;                /* and counted with disk_add_writer */
   char description[512];        /* nbdkit reads it while negotiating */
 };
-
-/* ---- messages --------------------------------------------------------- */
-
-/* nbdkit sends errors of a daemon to the system log, and has no warnings.
- * Where somebody can see stderr a warning goes there; in a daemon it goes the
- * way of the errors, as nobody would see it elsewhere.
- */
-void
-served_log (const char *name, enum vd_log_level level, const char *text)
-{
-  struct stat st;
-
-  if (level == VD_LOG_DEBUG)
-    nbdkit_debug ("%s", text);
-  else if (fstat (STDERR_FILENO, &st) == -1
-           || (S_ISCHR (st.st_mode) && st.st_rdev == makedev (1, 3)))
-    nbdkit_error ("warning: %s", text);
-  else
-    fprintf (stderr, "nbdkit: %s: warning: %s\n", name, text);
-}
-
-/* Say what happened.  r is what a core function returned. */
-static void
-report (const struct vd_ctx *ctx, int r)
-{
-  nbdkit_error ("%s", ctx->error != 0 ? ctx->message : strerror (-r));
-}
-
-/* The end of a request that failed.  NBD has few errors and nbdkit turns all
- * others into EINVAL, as if the client had asked for nonsense: to it they are
- * I/O errors.  That goes for ENOTSUP as well, which makes old nbdkit believe
- * that a request to zero is done (see nbdkit-plugin(3), .zero, and versions
- * before 1.44.1).
- */
-static int
-fail (const struct vd_ctx *ctx, int r)
-{
-  report (ctx, r);
-  switch (-r) {
-  case EPERM: case EROFS: case ENOMEM: case ENOSPC: case EDQUOT: case EFBIG:
-  case EINVAL:
-    errno = -r;
-    break;
-  default:
-    errno = EIO;
-  }
-  return -1;
-}
 
 /* ---- life ------------------------------------------------------------- */
 
@@ -100,31 +45,8 @@ open_how (const struct served *d, enum vd_write write)
     .honor_zeroes = d->params.honor_zeroes,
     .honor_same = d->params.honor_same,
     .policy = &d->params.policy,
-    .log = d->log,
+    .log = d->disk.log,
   };
-}
-
-/* A write beyond the limit on the size of files (ulimit -f) is an error like a
- * full disk, and no reason to end.  Not SIG_IGN, which the command of --run
- * would inherit.
- */
-static void
-file_too_big (int sig)
-{
-  (void) sig;
-}
-
-static void
-survive_file_size_limit (void)
-{
-  struct sigaction old;
-  const struct sigaction sa = {
-    .sa_handler = file_too_big,
-    .sa_flags = SA_RESTART,
-  };
-
-  if (sigaction (SIGXFSZ, NULL, &old) == 0 && old.sa_handler == SIG_DFL)
-    sigaction (SIGXFSZ, &sa, NULL);
 }
 
 /* Reads as zeroes: what a lone differencing image is put on when the user
@@ -138,7 +60,7 @@ find_files (struct vd_ctx *ctx, struct served *d, char ***ret, size_t *ret_n)
 {
   const struct params *p = &d->params;
   const struct vd_search how = {
-    .policy = &p->policy, .parent = p->parent, .log = d->log,
+    .policy = &p->policy, .parent = p->parent, .log = d->disk.log,
   };
   char **paths;
 
@@ -173,7 +95,7 @@ open_chain (struct vd_ctx *ctx, struct served *d)
   r = find_files (ctx, d, &paths, &n);
   if (r < 0)
     return r;
-  r = vd_chain_open (ctx, (const char *const *) paths, n, &how, &d->chain);
+  r = vd_chain_open (ctx, (const char *const *) paths, n, &how, &d->disk.chain);
   vd_paths_free (paths);
   return r;
 }
@@ -191,141 +113,77 @@ served_get_ready (struct served *d)
   struct vd_ctx ctx;
   int r;
 
-  survive_file_size_limit ();
-  vd_ctx_init (&ctx, d->log);
+  disk_survive_file_size_limit ();
+  vd_ctx_init (&ctx, d->disk.log);
   if (p->how.variant != NULL) {
     r = vd_image_create (&ctx, p->file, format, p->lock, &p->how);
     if (r < 0) {
-      report (&ctx, r);
+      disk_report (&ctx, r);
       return -1;
     }
   }
 
   r = open_chain (&ctx, d);
   if (r < 0) {
-    report (&ctx, r);
+    disk_report (&ctx, r);
     return -1;
   }
-  image = vd_chain_image (d->chain, vd_chain_length (d->chain) - 1);
+  image = vd_chain_image (d->disk.chain, vd_chain_length (d->disk.chain) - 1);
   if (image->format != format) {
     nbdkit_error ("%s: this is an image of the format %s, not %s",
                   p->file, image->format->name, d->name);
-    vd_chain_close (&ctx, d->chain);
-    d->chain = NULL;
+    vd_chain_close (&ctx, d->disk.chain);
+    d->disk.chain = NULL;
     return -1;
   }
 
-  d->decided = p->readonly || p->require || p->single_link;
-  if (!d->decided && image->no_write[0] != '\0') {
+  d->disk.level_exports = !p->no_level_exports;
+  d->disk.decided = p->readonly || p->require || p->single_link;
+  if (!d->disk.decided && image->no_write[0] != '\0') {
     /* Known already: say it while there is a terminal. */
     vd_warning (&ctx, "%s: cannot be written: %s; served read-only",
                 p->file, image->no_write);
-    d->decided = true;
+    d->disk.decided = true;
   }
-  return 0;
-}
-
-/* Make the topmost image writable for all connections if that is not settled
- * yet.  The lock is held.  What failed in a way that may pass (above all a
- * writer in another program) fails this connection and is tried again with
- * the next.
- */
-static int
-make_writable (struct served *d)
-{
-  struct vd_ctx ctx;
-  int r;
-
-  if (d->decided)
-    return 0;
-
-  vd_ctx_init (&ctx, d->log);
-  r = vd_chain_reopen_write (&ctx, d->chain);
-  switch (r) {
-  case 0:
-  case -EROFS:                  /* the core has said why */
-    break;
-  case -EAGAIN:                 /* other readers, who may leave */
-    return 0;
-  default:
-    report (&ctx, r);
-    return -1;
-  }
-  d->decided = true;
   return 0;
 }
 
 int
 served_list_exports (struct served *d, struct nbdkit_exports *exports)
 {
-  size_t i, n = vd_chain_length (d->chain);
-  char uuid[VD_UUID_TEXT], description[512];
-  const char *name;
-
-  vd_image_description (vd_chain_image (d->chain, n - 1), description,
-                        sizeof description);
-  if (nbdkit_add_export (exports, "", description) == -1)
-    return -1;
-  if (d->params.no_level_exports || n == 1)
-    return 0;
-  for (i = n; i-- > 0;) {
-    vd_image_description (vd_chain_image (d->chain, i), description,
-                          sizeof description);
-    name = vd_chain_level_uuid (d->chain, i, uuid);
-    if (name && nbdkit_add_export (exports, name, description) == -1)
-      return -1;
-    name = vd_chain_level_file (d->chain, i);
-    if (name && nbdkit_add_export (exports, name, description) == -1)
-      return -1;
-  }
-  return 0;
-}
-
-/* Which level does the client ask for? */
-static int
-find_level (struct served *d, const char *name, size_t *ret)
-{
-  *ret = vd_chain_length (d->chain) - 1;
-  if (!name || !*name)
-    return 0;
-  if (!d->params.no_level_exports &&
-      vd_chain_find_level (d->chain, name, ret))
-    return 0;
-  nbdkit_error ("there is no export '%s'; see nbdinfo --list", name);
-  errno = ENOENT;
-  return -1;
+  return disk_list_exports (&d->disk, exports);
 }
 
 void *
 served_open (struct served *d, int readonly)
 {
   const char *name = nbdkit_export_name ();
-  struct handle *h = calloc (1, sizeof *h);
+  struct handle *h;
+  int r;
 
+  if (!name)
+    name = "";
+  h = calloc (1, sizeof *h);
   if (h == NULL) {
     nbdkit_error ("calloc: %m");
     return NULL;
   }
-  h->disk = d;
-  if (find_level (d, name, &h->level) == -1) {
+  h->disk = &d->disk;
+  if (!disk_find_level (&d->disk, name, &h->level)) {
+    nbdkit_error ("there is no export '%s'; see nbdinfo --list", name);
     free (h);
+    errno = ENOENT;
     return NULL;
   }
 
-  /* Levels that were asked for by name are views, and read-only.  Under the
-   * lock, so that no writer starts while served_close ends the session of the
-   * one before.
-   */
-  if (!readonly && !d->params.readonly && !(name && *name)) {
-    LOCK_SCOPE (&d->lock);
-
-    if (make_writable (d) == -1) {
+  /* Levels that were asked for by name are views, and read-only. */
+  if (!readonly && !d->params.readonly && *name == '\0') {
+    r = disk_add_writer (&d->disk);
+    if (r == -1) {
       free (h);
       return NULL;
     }
-    h->writable = vd_chain_writable (d->chain);
-    if (h->writable)
-      d->writers++;
+    h->writable = r;
   }
   return h;
 }
@@ -334,37 +192,16 @@ void
 served_close (void *handle)
 {
   struct handle *h = handle;
-  struct served *d = h->disk;
-  struct vd_ctx ctx;
-  int r;
 
-  if (h->writable) {
-    LOCK_SCOPE (&d->lock);
-
-    if (--d->writers == 0) {
-      vd_ctx_init (&ctx, d->log);
-      r = vd_chain_end_session (&ctx, d->chain);
-      if (r < 0)
-        report (&ctx, r);
-    }
-  }
+  if (h->writable)
+    disk_remove_writer (h->disk);
   free (h);
 }
 
-/* No request is under way any more.  Whether served_close ran for every
- * handle is not certain: the session ends here in any case.
- */
 void
 served_cleanup (struct served *d)
 {
-  struct vd_ctx ctx;
-  int r;
-
-  vd_ctx_init (&ctx, d->log);
-  r = vd_chain_close (&ctx, d->chain);
-  if (r < 0)
-    report (&ctx, r);
-  d->chain = NULL;
+  disk_cleanup (&d->disk);
 }
 
 void
@@ -449,26 +286,14 @@ served_can (void *handle)
 
 /* ---- data -------------------------------------------------------------- */
 
-static unsigned
-core_flags (uint32_t flags)
-{
-  return (flags & NBDKIT_FLAG_FUA ? VD_FUA : 0)
-    | (flags & NBDKIT_FLAG_MAY_TRIM ? VD_MAY_TRIM : 0)
-    | (flags & NBDKIT_FLAG_FAST_ZERO ? VD_FAST : 0);
-}
-
 int
 served_pread (void *handle, void *buf, uint32_t count, uint64_t offset,
               uint32_t flags)
 {
   struct handle *h = handle;
-  struct vd_ctx ctx;
-  int r;
 
   (void) flags;
-  vd_ctx_init (&ctx, h->disk->log);
-  r = vd_chain_pread (&ctx, h->disk->chain, h->level, buf, count, offset);
-  return r < 0 ? fail (&ctx, r) : 0;
+  return disk_pread (h->disk, NULL, h->level, buf, count, offset);
 }
 
 int
@@ -476,91 +301,33 @@ served_pwrite (void *handle, const void *buf, uint32_t count, uint64_t offset,
                uint32_t flags)
 {
   struct handle *h = handle;
-  struct vd_ctx ctx;
-  int r;
 
-  vd_ctx_init (&ctx, h->disk->log);
-  r = vd_chain_pwrite (&ctx, h->disk->chain, buf, count, offset,
-                       core_flags (flags));
-  return r < 0 ? fail (&ctx, r) : 0;
+  return disk_pwrite (h->disk, NULL, buf, count, offset, flags);
 }
 
-static int
-flush (struct served *d)
-{
-  struct vd_ctx ctx;
-  int r;
-
-  if (!vd_chain_writable (d->chain))
-    return 0;
-  vd_ctx_init (&ctx, d->log);
-  r = vd_chain_flush (&ctx, d->chain);
-  return r < 0 ? fail (&ctx, r) : 0;
-}
-
-/* A writer's own flush cannot meet the end of the session, another's can. */
 int
 served_flush (void *handle, uint32_t flags)
 {
   struct handle *h = handle;
 
   (void) flags;
-  if (h->writable)
-    return flush (h->disk);
-
-  LOCK_SCOPE (&h->disk->lock);
-  return flush (h->disk);
+  return disk_flush (h->disk, NULL, h->writable);
 }
 
 int
 served_trim (void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
   struct handle *h = handle;
-  struct vd_ctx ctx;
-  int r;
 
-  vd_ctx_init (&ctx, h->disk->log);
-  r = vd_chain_trim (&ctx, h->disk->chain, count, offset,
-                     core_flags (flags));
-  return r < 0 ? fail (&ctx, r) : 0;
+  return disk_trim (h->disk, NULL, count, offset, flags);
 }
 
 int
 served_zero (void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
   struct handle *h = handle;
-  struct vd_ctx ctx;
-  int r;
 
-  vd_ctx_init (&ctx, h->disk->log);
-  r = vd_chain_zero (&ctx, h->disk->chain, count, offset,
-                     core_flags (flags));
-  if (r == -ENOTSUP && (flags & NBDKIT_FLAG_FAST_ZERO)) {
-    /* An answer, not a failure. */
-    errno = ENOTSUP;
-    return -1;
-  }
-  return r < 0 ? fail (&ctx, r) : 0;
-}
-
-struct extents_to {
-  struct nbdkit_extents *extents;
-  bool reported;
-};
-
-static int
-add_extent (void *opaque, uint64_t offset, uint64_t len, unsigned type)
-{
-  struct extents_to *to = opaque;
-
-  if (nbdkit_add_extent (to->extents, offset, len,
-                         (type & VD_EXTENT_HOLE ? NBDKIT_EXTENT_HOLE : 0)
-                         | (type & VD_EXTENT_ZERO ? NBDKIT_EXTENT_ZERO : 0))
-      == -1) {
-    to->reported = true;
-    return errno != 0 ? -errno : -EIO;
-  }
-  return 0;
+  return disk_zero (h->disk, NULL, count, offset, flags);
 }
 
 int
@@ -568,29 +335,16 @@ served_extents (void *handle, uint32_t count, uint64_t offset, uint32_t flags,
                 struct nbdkit_extents *extents)
 {
   struct handle *h = handle;
-  struct extents_to to = { .extents = extents };
-  struct vd_ctx ctx;
-  int r;
 
-  vd_ctx_init (&ctx, h->disk->log);
-  r = vd_chain_extents (&ctx, h->disk->chain, h->level, offset, count,
-                        (flags & NBDKIT_FLAG_REQ_ONE) != 0, add_extent, &to);
-  if (r < 0 && to.reported) {
-    errno = -r;
-    return -1;
-  }
-  return r < 0 ? fail (&ctx, r) : 0;
+  return disk_extents (h->disk, NULL, h->level, count, offset, flags,
+                       extents);
 }
 
 int
 served_cache (void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
   struct handle *h = handle;
-  struct vd_ctx ctx;
-  int r;
 
   (void) flags;
-  vd_ctx_init (&ctx, h->disk->log);
-  r = vd_chain_cache (&ctx, h->disk->chain, h->level, count, offset);
-  return r < 0 ? fail (&ctx, r) : 0;
+  return disk_cache (h->disk, NULL, h->level, count, offset);
 }

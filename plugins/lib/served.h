@@ -11,39 +11,25 @@
 #ifndef VDKIT_SERVED_H
 #define VDKIT_SERVED_H
 
-#include <pthread.h>
-#include <stdbool.h>
-
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
-#include "chain.h"
+#include "disk.h"
 
 #include "params.h"
 
 struct served {
   const char *name;             /* of the plugin and of the format */
-  vd_log_fn log;
   struct params params;
-
-  struct vd_chain *chain;       /* from .get_ready to .cleanup */
-
-  pthread_mutex_t lock;         /* for what follows */
-  bool decided;                 /* writable or not: no more attempts */
-  unsigned writers;             /* open handles that may write */
+  struct disk disk;             /* its chain: from .get_ready to .cleanup */
 };
 
 #define SERVED_INIT(n, log_fn, keys)                    \
   {                                                     \
     .name = (n),                                        \
-    .log = (log_fn),                                    \
     .params = PARAMS_INIT (keys),                       \
-    .lock = PTHREAD_MUTEX_INITIALIZER,                  \
+    .disk = DISK_INIT (log_fn),                         \
   }
-
-/* The plugin's vd_log_fn calls this with its name. */
-extern void served_log (const char *name, enum vd_log_level level,
-                        const char *text);
 
 /* Like the callbacks of the same names. */
 extern void served_dump_plugin (const struct served *d);
