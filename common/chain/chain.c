@@ -249,6 +249,39 @@ vd_chain_open (struct vd_ctx *ctx, const char *const *paths, size_t n,
   return 0;
 }
 
+int
+vd_chain_check_below (struct vd_ctx *ctx, const struct vd_chain *chain,
+                      const struct vd_link *link, const char *name,
+                      const struct vd_chain_open *how)
+{
+  return check_link (ctx, image_of (&chain->levels[0]), link, name, how);
+}
+
+int
+vd_chain_create_diff (struct vd_ctx *ctx, const char *path,
+                      const struct vd_format *format, enum vd_lock lock,
+                      uint64_t size, const struct vd_link *below,
+                      const char *name_below)
+{
+  struct vd_create create = {
+    /* A disk that ends inside a sector: the rest of it reads as zeroes. */
+    .size = round_up (size, 512),
+    .differencing = true,
+    .link = {
+      .parent = below->uuid,
+      .parent_modification = below->modification,
+      .parent_cid = below->has_cid ? below->cid : VD_CID_NONE,
+      .has_cid = below->has_cid,
+      .parent_hint = below->has_cid ? name_below : NULL,
+    },
+  };
+
+  if (vd_uuid_is_null (&below->uuid))
+    memset (&create.link.parent_modification, 0,
+            sizeof create.link.parent_modification);
+  return vd_image_create (ctx, path, format, lock, &create);
+}
+
 static struct level *
 top (const struct vd_chain *chain)
 {

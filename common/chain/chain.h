@@ -58,6 +58,23 @@ extern int vd_chain_reopen_write (struct vd_ctx *ctx, struct vd_chain *chain);
 /* Ends the session, closes everything; the first error is returned. */
 extern int vd_chain_close (struct vd_ctx *ctx, struct vd_chain *chain);
 
+/* Check the base's link to the layer below, if that becomes known after the
+ * chain was opened.  Of how only force_link and how.log count.
+ */
+extern int vd_chain_check_below (struct vd_ctx *ctx,
+                                 const struct vd_chain *chain,
+                                 const struct vd_link *link, const char *name,
+                                 const struct vd_chain_open *how);
+
+/* Make a new, empty differencing image at path, on top of a disk of this size
+ * and link; name_below is the file name for VMware's hint, or NULL.  -EEXIST.
+ */
+extern int vd_chain_create_diff (struct vd_ctx *ctx, const char *path,
+                                 const struct vd_format *format,
+                                 enum vd_lock lock, uint64_t size,
+                                 const struct vd_link *below,
+                                 const char *name_below);
+
 extern size_t vd_chain_length (const struct vd_chain *chain);
 
 /* Image i, 0 is the base.  The top one changes with vd_chain_reopen_write. */

@@ -129,6 +129,8 @@ struct vd_create {
   unsigned hw_version;          /* VMDK: 0: default */
   struct vd_link link;          /* null uuid and modification: random;
                                    a parent makes it a differencing image */
+  bool differencing;            /* also if the parent has no name to be known
+                                   by (a raw disk); not all formats can */
 };
 
 /* ---- the image -------------------------------------------------------- */

@@ -42,7 +42,7 @@ vd_image_description (const struct vd_image *image,
                       char *buffer, size_t size)
 {
   struct vd_engine *e = image->engine;
-  char uuid[VD_UUID_TEXT], modification[VD_UUID_TEXT];
+  char uuid[VD_UUID_TEXT], modification[VD_UUID_TEXT], cid[16] = "";
   struct vd_link link;
 
   /* A session that begins changes it. */
@@ -52,8 +52,10 @@ vd_image_description (const struct vd_image *image,
   if (image->write)
     pthread_mutex_unlock (&e->session_lock);
 
-  snprintf (buffer, size, "vdkit1 uuid=%s muuid=%s size=%" PRIu64,
+  if (link.has_cid)
+    snprintf (cid, sizeof cid, " cid=%08" PRIx32, link.cid);
+  snprintf (buffer, size, "vdkit1 uuid=%s muuid=%s%s size=%" PRIu64,
             vd_uuid_text (&link.uuid, uuid),
             vd_uuid_text (&link.modification, modification),
-            image->size);
+            cid, image->size);
 }

@@ -60,7 +60,7 @@ plan (struct vd_ctx *ctx, const char *name, const struct vd_create *how,
   /* VirtualBox makes such images, but they hide the parent completely
    * (observed 4).
    */
-  if (fixed && !vd_uuid_is_null (&how->link.parent))
+  if (fixed && (how->differencing || !vd_uuid_is_null (&how->link.parent)))
     return vd_error (ctx, EINVAL, "%s: variant is \"fixed\", but an image "
                      "with a parent must be \"dynamic\"", name);
   if (vd_uuid_is_null (&how->link.parent) &&
@@ -120,7 +120,8 @@ plan (struct vd_ctx *ctx, const char *name, const struct vd_create *how,
     .version = VDI_VERSION_1_1,
     .header_size = VDI_HEADER_LCHS,
     .type = fixed ? VDI_TYPE_FIXED
-      : vd_uuid_is_null (&how->link.parent) ? VDI_TYPE_NORMAL : VDI_TYPE_DIFF,
+      : how->differencing || !vd_uuid_is_null (&how->link.parent)
+      ? VDI_TYPE_DIFF : VDI_TYPE_NORMAL,
     .off_blocks = off_blocks,
     .off_data = round_up (off_blocks + 4 * blocks, alignment),
     .disk_size = how->size,

@@ -167,6 +167,10 @@ plan_link (struct vd_ctx *ctx, const char *name,
     return vd_error (ctx, EINVAL, "%s: variant is \"%s\", but an image with "
                      "a parent must be \"sparse\", \"split-sparse\" or "
                      "\"stream\"", name, p->v->name);
+  if (how->differencing && !has_parent (&p->link))
+    return vd_error (ctx, ENOTSUP, "%s: what lies below has neither a UUID nor "
+                     "a CID, and a VMDK can only be a difference of an image "
+                     "that it can name; a VDI can", name);
   if (vd_uuid_is_null (&p->link.parent) &&
       !vd_uuid_is_null (&p->link.parent_modification))
     return vd_error (ctx, EINVAL, "%s: ddb.uuid.parentmodification is given "
