@@ -199,10 +199,11 @@ file_size (struct vd_ctx *ctx, struct vd_store *st, uint64_t *ret)
 
 /* What a user can do about it, for the end of a message. */
 static const char *
-advice (int err)
+advice (const struct vd_store *st, int err)
 {
   switch (err) {
-  case ENOSPC: return "; make room on that file system";
+  case ENOSPC:
+    return st->fixed_size ? "" : "; make room on that file system";
   case EDQUOT: return "; make room or raise the quota";
   case EFBIG:
     return "; too big for that file system or the limit on file size "
@@ -313,7 +314,8 @@ file_pwritev (struct vd_ctx *ctx, struct vd_store *st,
 
       errno = err;
       return vd_error (ctx, err, "%s: write of %" PRIu64 " bytes at offset %"
-                       PRIu64 ": %m%s", st->name, len, offset, advice (err));
+                       PRIu64 ": %m%s",
+                       st->name, len, offset, advice (st, err));
     }
     done += r;
     if (done < len)
@@ -321,7 +323,7 @@ file_pwritev (struct vd_ctx *ctx, struct vd_store *st,
   }
   if (sync_after && do_fdatasync (f->fd) == -1)
     return vd_error (ctx, errno, "%s: fdatasync: %m%s",
-                     st->name, advice (errno));
+                     st->name, advice (st, errno));
   return 0;
 }
 
@@ -343,6 +345,49 @@ is_unsupported (int err)
 }
 
 static int
+zero_failed (struct vd_ctx *ctx, struct vd_store *st, int err,
+             uint64_t offset, uint64_t len)
+{
+  if (is_unsupported (err))
+    return -EOPNOTSUPP;
+  errno = err;
+  return vd_error (ctx, err, "%s: zero of %" PRIu64 " bytes at offset %"
+                   PRIu64 ": %m%s", st->name, len, offset, advice (st, err));
+}
+
+/* A block device zeroes whole sectors only: the middle is zeroed, the edges
+ * (less than two sectors of 4 KiB) are written.
+ */
+static int
+zero_unaligned (struct vd_ctx *ctx, struct vd_store *st, int mode,
+                uint64_t offset, uint64_t len)
+{
+  enum { ALIGN = 4096 };
+  struct file *f = file_of (st);
+  uint8_t zeroes[2 * ALIGN];
+  uint64_t end = offset + len;
+  uint64_t from = round_up (offset, ALIGN), to = round_down (end, ALIGN);
+  struct iovec iov;
+  int r = 0;
+
+  if (from >= to)
+    from = to = end;
+  else if (do_fallocate (f->fd, mode, from, to - from) == -1)
+    return zero_failed (ctx, st, errno, offset, len);
+
+  memset (zeroes, 0, sizeof zeroes);
+  if (from > offset) {
+    iov = (struct iovec) { zeroes, from - offset };
+    r = file_pwritev (ctx, st, &iov, 1, offset, 0);
+  }
+  if (r == 0 && end > to) {
+    iov = (struct iovec) { zeroes, end - to };
+    r = file_pwritev (ctx, st, &iov, 1, to, 0);
+  }
+  return r;
+}
+
+static int
 file_zero (struct vd_ctx *ctx, struct vd_store *st,
            uint64_t offset, uint64_t len, bool punch)
 {
@@ -350,14 +395,11 @@ file_zero (struct vd_ctx *ctx, struct vd_store *st,
   int mode = FALLOC_FL_KEEP_SIZE |
     (punch ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
 
-  if (do_fallocate (f->fd, mode, offset, len) == -1) {
-    /* EINVAL from a block device: not aligned to its sectors. */
-    if (is_unsupported (errno) || (st->fixed_size && errno == EINVAL))
-      return -EOPNOTSUPP;
-    return vd_error (ctx, errno, "%s: zero of %" PRIu64 " bytes at offset %"
-                     PRIu64 ": %m%s", st->name, len, offset, advice (errno));
-  }
-  return 0;
+  if (do_fallocate (f->fd, mode, offset, len) == 0)
+    return 0;
+  if (errno == EINVAL && st->fixed_size)
+    return zero_unaligned (ctx, st, mode, offset, len);
+  return zero_failed (ctx, st, errno, offset, len);
 }
 
 /* A block device is big enough or it is not. */
@@ -389,7 +431,7 @@ file_truncate (struct vd_ctx *ctx, struct vd_store *st, uint64_t size)
   while (r == -1 && errno == EINTR);
   if (r == -1)
     return vd_error (ctx, errno, "%s: change of size to %" PRIu64 ": %m%s",
-                     st->name, size, advice (errno));
+                     st->name, size, advice (st, errno));
   return 0;
 }
 
@@ -406,7 +448,7 @@ file_allocate (struct vd_ctx *ctx, struct vd_store *st,
       return -EOPNOTSUPP;
     return vd_error (ctx, errno, "%s: allocation of %" PRIu64
                      " bytes at offset %" PRIu64 ": %m%s",
-                     st->name, len, offset, advice (errno));
+                     st->name, len, offset, advice (st, errno));
   }
   return 0;
 }
@@ -418,7 +460,7 @@ file_sync (struct vd_ctx *ctx, struct vd_store *st)
 
   if (do_fdatasync (f->fd) == -1)
     return vd_error (ctx, errno, "%s: fdatasync: %m%s",
-                     st->name, advice (errno));
+                     st->name, advice (st, errno));
   return 0;
 }
 
@@ -677,7 +719,7 @@ vd_file_create (struct vd_ctx *ctx, const char *path, enum vd_lock lock,
 
   fd = open (path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY, 0600);
   if (fd == -1)
-    return vd_error (ctx, errno, "%s: create: %m%s", path, advice (errno));
+    return vd_error (ctx, errno, "%s: create: %m", path);
   if (lock != VD_LOCK_OFF)
     r = lock_fd (ctx, path, fd, WRITER, &held, NULL);
   if (r == 0)

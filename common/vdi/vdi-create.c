@@ -187,13 +187,10 @@ vdi_create (struct vd_ctx *ctx, struct vd_store *store,
     vd_uuid_random (&h.link.modification);
 
   size = h.off_data + (uint64_t) h.allocated * h.block_size;
-  r = -EOPNOTSUPP;
   if (h.type == VDI_TYPE_FIXED)
     r = vd_store_allocate (ctx, store, 0, size);
-  if (r == -EOPNOTSUPP) {
-    ctx->error = 0;
+  else
     r = vd_store_truncate (ctx, store, size);
-  }
   if (r < 0)
     return r;
 
