@@ -358,6 +358,10 @@ vdi_header_update (struct vd_ctx *ctx, struct vd_store *store,
                        VDI_PRE_HEADER_SIZE, 0);
   if (r < 0)
     return r;
-  *h = new;
+  /* Not the rest of it, which others read meanwhile without a lock. */
+  h->link = new.link;
+  h->lchs = new.lchs;
+  memcpy (h->comment, new.comment, sizeof h->comment);
+  h->allocated = new.allocated;
   return 0;
 }
