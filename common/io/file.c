@@ -302,6 +302,20 @@ file_pwritev (struct vd_ctx *ctx, struct vd_store *st,
         atomic_store_explicit (&f->no_dsync, true, memory_order_relaxed);
         continue;
       }
+      if (r == -1 && errno != EINTR && errno != EIO) {
+        /* Was it the write that failed, or its sync?  That could be the only
+         * report that data of an earlier write were lost.
+         */
+        int err = errno;
+
+        r = pwritev (f->fd, iov, n, offset + done);
+        if (r >= 0) {
+          errno = err;
+          return vd_error (ctx, EIO, "%s: durable write of %" PRIu64
+                           " bytes at offset %" PRIu64 ": %m%s",
+                           st->name, len, offset, advice (st, err));
+        }
+      }
     }
     else {
       r = pwritev (f->fd, iov, n, offset + done);
@@ -321,8 +335,9 @@ file_pwritev (struct vd_ctx *ctx, struct vd_store *st,
     if (done < len)
       advance (&iov, &niov, r);
   }
+  /* EIO whatever the reason: it need not be about this write. */
   if (sync_after && do_fdatasync (f->fd) == -1)
-    return vd_error (ctx, errno, "%s: fdatasync: %m%s",
+    return vd_error (ctx, EIO, "%s: fdatasync: %m%s",
                      st->name, advice (st, errno));
   return 0;
 }
@@ -471,12 +486,18 @@ file_extent (struct vd_ctx *ctx, struct vd_store *st, uint64_t offset,
   struct file *f = file_of (st);
   off_t pos;
 
-  (void) ctx;
   pos = lseek (f->fd, offset, SEEK_DATA);
   if (pos == -1 && errno == ENXIO) {
-    /* No data from here on, or beyond the end. */
-    *ret_hole = true;
-    *ret_end = INT64_MAX;
+    /* No data from here on.  Beyond the end of a file that has become shorter
+     * there are no zeroes: the client must read, and get the error.
+     */
+    uint64_t size;
+    int r = file_size (ctx, st, &size);
+
+    if (r < 0)
+      return r;
+    *ret_hole = offset < size;
+    *ret_end = *ret_hole ? size : INT64_MAX;
     return 0;
   }
   if (pos != -1 && (uint64_t) pos > offset) {
