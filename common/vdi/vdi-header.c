@@ -358,10 +358,10 @@ vdi_header_update (struct vd_ctx *ctx, struct vd_store *store,
                        VDI_PRE_HEADER_SIZE, 0);
   if (r < 0)
     return r;
-  /* Not the rest of it, which others read meanwhile without a lock. */
+  /* Not the rest: others read it meanwhile. */
   h->link = new.link;
   h->lchs = new.lchs;
-  memcpy (h->comment, new.comment, sizeof h->comment);
   h->allocated = new.allocated;
+  memcpy (h->comment, new.comment, sizeof h->comment);
   return 0;
 }

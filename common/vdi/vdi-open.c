@@ -31,12 +31,13 @@ vdi_close (struct vd_image *image)
   image->priv = NULL;
 }
 
-/* Look at some entries before the first write: mark their places as taken,
- * and find what makes writing dangerous.  Entries behind the end of the disk
- * count too: their places are taken.
- */
+/* Returned by scan_entries to end the scan: no_write is set. */
 #define SCAN_DAMAGE (-ECANCELED)
 
+/* Look at some entries of an image that is to be written: mark their places
+ * as taken, and find what makes writing dangerous (vdi-format 21, 4 and 5).
+ * Entries behind the end of the disk count too: their places are taken.
+ */
 static int
 scan_entries (struct vd_ctx *ctx, void *opaque,
               uint64_t index, const uint32_t *entries, size_t n)

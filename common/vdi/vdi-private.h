@@ -15,8 +15,8 @@
 #include "vdi-pool.h"
 
 struct vdi {
-  /* Constant after open, but for what header_lock protects: the members that
-   * vdi_header_update changes (allocated is the count on disk).
+  /* Constant after open, but for link, lchs, comment and allocated (the count
+   * on disk), which header_lock protects.
    */
   struct vdi_header header;
   bool writable;
@@ -27,7 +27,7 @@ struct vdi {
   /* The size of the file.  Only ours to change if the image is writable. */
   _Atomic uint64_t file_size;
 
-  /* Only if writable.  Order of locks: grow_lock, then pool_lock. */
+  /* Only if writable.  pool_lock may be taken under either of the others. */
   pthread_mutex_t header_lock;
   pthread_mutex_t grow_lock;    /* changes of the file's size */
   pthread_mutex_t pool_lock;    /* the rest; no I/O is done under it */

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * Writing: the places of blocks, the header and the map (rules O1 to O8, O14
- * in docs/architecture.md's words: reserve, commit, round, session).
+ * Writing: the places of blocks, the header and the map.  The order in which
+ * the engine calls these is in docs/architecture.md, "Writing".
  */
 
 #include <config.h>
 
-#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>

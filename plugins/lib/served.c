@@ -3,6 +3,7 @@
 #include <config.h>
 
 #include <errno.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -100,6 +101,29 @@ open_how (const struct served *d, enum vd_write write)
   };
 }
 
+/* A write beyond the limit on the size of files (ulimit -f) is an error like a
+ * full disk, and no reason to end.  Not SIG_IGN, which the command of --run
+ * would inherit.
+ */
+static void
+file_too_big (int sig)
+{
+  (void) sig;
+}
+
+static void
+survive_file_size_limit (void)
+{
+  struct sigaction old;
+  const struct sigaction sa = {
+    .sa_handler = file_too_big,
+    .sa_flags = SA_RESTART,
+  };
+
+  if (sigaction (SIGXFSZ, NULL, &old) == 0 && old.sa_handler == SIG_DFL)
+    sigaction (SIGXFSZ, &sa, NULL);
+}
+
 /* nbdkit does not tell whether there is a -r, so this only reads, unless the
  * user insists on writing: then a lock held by another, or damage, should end
  * nbdkit here, where the message is seen.
@@ -114,6 +138,8 @@ served_get_ready (struct served *d)
   struct vd_image *image;
   struct vd_ctx ctx;
   int r;
+
+  survive_file_size_limit ();
 
   vd_ctx_init (&ctx, d->log);
   if (p->how.variant != NULL) {
