@@ -440,6 +440,79 @@ test_round_thread (void **state)
   });
 }
 
+/* ---- a busy block ------------------------------------------------------- */
+
+static void *
+busy_writer (void *opaque)
+{
+  static const uint8_t buf[64 * 1024] = { 1 };
+  struct worker *w = opaque;
+  struct disk *d = w->disk;
+  struct vd_ctx ctx;
+
+  while (!atomic_load (&d->stop)) {
+    vd_ctx_init (&ctx, NULL);
+    if (vd_image_pwrite (&ctx, d->image, buf, sizeof buf,
+                         w->number * sizeof buf, 0) < 0)
+      failed (d, "write", &ctx);
+  }
+  return NULL;
+}
+
+static void *
+busy_trimmer (void *opaque)
+{
+  struct worker *w = opaque;
+  struct disk *d = w->disk;
+  struct vd_ctx ctx;
+
+  while (!atomic_load (&d->stop)) {
+    vd_ctx_init (&ctx, NULL);
+    if (vd_image_trim (&ctx, d->image, 4096, 900 * KIB, 0) < 0)
+      failed (d, "trim", &ctx);
+    atomic_fetch_add (&d->trims, 1);
+  }
+  return NULL;
+}
+
+/* Writes in place share a lock; a trim has its turn all the same. */
+static void
+test_busy_block (void **state)
+{
+  const struct vd_create how = { .size = MIB };
+  const struct vd_open open = { .write = VD_WRITE_REQUIRE, .log = unit_log };
+  const char *path = unit_path ("busy.vdi");
+  struct disk d = { 0 };
+  struct worker writers[WRITERS], trimmer = { .disk = &d };
+  struct timespec pause = { .tv_nsec = 10000000 };
+  uint64_t trims;
+  unsigned i;
+  UNIT_CTX (ctx);
+
+  (void) state;
+  /* A file: the lock of a store in memory would be the one they wait for. */
+  assert_ok (ctx, vd_image_create (ctx, path, &vd_format_vdi, VD_LOCK_OFF,
+                                   &how));
+  assert_ok (ctx, vd_image_open (ctx, path, &open, &d.image));
+  assert_ok (ctx, vd_image_pwrite (ctx, d.image, "x", 1, 0, 0));
+  for (i = 0; i < WRITERS; ++i) {
+    writers[i] = (struct worker) { .disk = &d, .number = i };
+    start (&writers[i], busy_writer);
+  }
+  nanosleep (&pause, NULL);
+  start (&trimmer, busy_trimmer);
+  for (i = 0; i < 1000 && atomic_load (&d.trims) < 5; ++i)
+    nanosleep (&pause, NULL);
+  trims = atomic_load (&d.trims);
+  atomic_store (&d.stop, true);
+  join (&trimmer);
+  for (i = 0; i < WRITERS; ++i)
+    join (&writers[i]);
+  assert_true (trims >= 5);
+  assert_int_equal (atomic_load (&d.failures), 0);
+  assert_ok (ctx, vd_image_close (ctx, d.image));
+}
+
 int
 main (void)
 {
@@ -449,7 +522,8 @@ main (void)
     cmocka_unit_test (test_one_block),
     cmocka_unit_test (test_windowed),
     cmocka_unit_test (test_round_thread),
+    cmocka_unit_test (test_busy_block),
   };
 
-  return cmocka_run_group_tests (tests, NULL, NULL);
+  return cmocka_run_group_tests (tests, unit_setup, unit_teardown);
 }
