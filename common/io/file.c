@@ -519,7 +519,7 @@ file_extent (struct vd_ctx *ctx, struct vd_store *st, uint64_t offset,
    * called data.
    */
   *ret_hole = (uint64_t) pos > offset;
-  *ret_end = max_u64 (pos, (offset | 4095) + 1);
+  *ret_end = *ret_hole ? (uint64_t) pos : (offset | 4095) + 1;
   return 0;
 }
 
