@@ -24,10 +24,12 @@
 #include "vmdk-hosted.h"
 #include "vmdk-places.h"
 
-/* The file grows ahead of need by this much, so that few allocations make a
- * system call for it.  What is not used is cut off at the end of the session.
+/* The file grows ahead of need, by a quarter of its size within these limits,
+ * so that few allocations make a system call for it.  What is not used is cut
+ * off at the end of the session.
  */
-#define GROW_AHEAD (UINT64_C (16) << 20)
+#define GROW_MIN (UINT64_C (1) << 20)
+#define GROW_MAX (UINT64_C (16) << 20)
 
 /* Entries have 32 bits (vmdk-format 5.5). */
 #define SECTOR_LIMIT (UINT64_C (1) << 32)
@@ -682,8 +684,9 @@ grow (struct vd_ctx *ctx, struct hosted *hs, uint64_t end)
 {
   struct hosted_writer *w = hs->w;
   uint64_t need = end * VMDK_SECTOR;
-  uint64_t more = max_u64 (need, min_u64 (need + GROW_AHEAD,
-                                          SECTOR_LIMIT * VMDK_SECTOR));
+  uint64_t ahead = min_u64 (max_u64 (need / 4 / GROW_MIN, 1) * GROW_MIN,
+                            GROW_MAX);
+  uint64_t more = min_u64 (need + ahead, SECTOR_LIMIT * VMDK_SECTOR);
   LOCK_SCOPE (&w->grow_lock);
   uint64_t size = atomic_load (&hs->file_size);
   int r;
