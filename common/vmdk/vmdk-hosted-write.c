@@ -211,7 +211,8 @@ check_overlap (struct scan *s)
     return damage (s, "the grain tables from sector %" PRIu64
                    " on overlap their redundant copies from sector %" PRIu64
                    " on", a->start, b->start);
-  qsort (s->tables, s->ntables, sizeof s->tables[0], compare_sectors);
+  if (s->ntables > 0)
+    qsort (s->tables, s->ntables, sizeof s->tables[0], compare_sectors);
   for (i = 0; i < s->ntables; ++i) {
     uint64_t start = s->tables[i], end = start + n;
 

@@ -318,14 +318,21 @@ add_entries (struct vd_ctx *ctx, const struct hosted *hs,
              const struct vd_table_pin *pin, uint64_t offset, uint64_t len,
              struct vd_run *run)
 {
-  uint32_t i;
+  uint32_t i, end;
 
-  for (i = 0; i < pin->count && run->length < len; ++i) {
-    uint64_t at = offset + run->length;
-    uint64_t n = min_u64 (hs->grain_bytes - (at & (hs->grain_bytes - 1)),
-                          len - run->length);
+  for (i = 0; i < pin->count && run->length < len; i = end) {
+    uint64_t at = offset + run->length, n;
     struct vd_run one;
 
+    /* Large disks are mostly free. */
+    for (end = i; end < pin->count &&
+           atomic_load_explicit (&pin->entries[end],
+                                 memory_order_relaxed) == 0; ++end)
+      ;
+    if (end == i)
+      end = i + 1;
+    n = min_u64 (((uint64_t) (end - i) << hs->grain_shift) -
+                 (at & (hs->grain_bytes - 1)), len - run->length);
     entry_run (ctx, hs, vd_table_entry (pin, i), at, n, &one);
     if (run->length == 0)
       *run = one;
@@ -342,6 +349,61 @@ add_entries (struct vd_ctx *ctx, const struct hosted *hs,
   return run->length < len;
 }
 
+/* Does a table that begins at this sector lie in a hole of the file, and how
+ * many could follow it there?
+ */
+static uint64_t
+tables_in_hole (struct vd_ctx *ctx, const struct hosted *hs, uint32_t sector)
+{
+  uint64_t offset = (uint64_t) sector * VMDK_SECTOR, end;
+  bool hole;
+
+  if (vd_store_extent (ctx, hs->store, offset, &hole, &end) < 0) {
+    ctx->error = 0;
+    return 0;
+  }
+  return hole ? (end - offset) / hs->gt_bytes : 0;
+}
+
+/* The number of tables from this one on that hold nothing, as they and their
+ * copies stand in a row in a hole: those of a big disk, which take long to
+ * read.  Not while entries may wait in memory.
+ */
+static uint64_t
+skip_tables (struct vd_ctx *ctx, struct hosted *hs, uint64_t piece)
+{
+  uint32_t n = hosted_gt_sectors (&hs->h), first, copy = 0, e;
+  uint64_t max, i;
+
+  if (hs->w)
+    return 0;
+  if (vd_table_get (ctx, hs->gd, piece, &first) < 0 ||
+      (hs->rgd && vd_table_get (ctx, hs->rgd, piece, &copy) < 0))
+    goto fail;
+  if (!hosted_table_ok (hs, first) || (hs->rgd && !hosted_table_ok (hs, copy)))
+    return 0;
+  max = min_u64 (hs->ngts - piece, MAX_ABSENT);
+  max = min_u64 (max, tables_in_hole (ctx, hs, first));
+  if (hs->rgd && max > 0)
+    max = min_u64 (max, tables_in_hole (ctx, hs, copy));
+
+  for (i = 1; i < max; ++i) {
+    if (vd_table_get (ctx, hs->gd, piece + i, &e) < 0)
+      goto fail;
+    if (e != first + i * n || !hosted_table_ok (hs, e))
+      return i;
+    if (hs->rgd && vd_table_get (ctx, hs->rgd, piece + i, &e) < 0)
+      goto fail;
+    if (hs->rgd && (e != copy + i * n || !hosted_table_ok (hs, e)))
+      return i;
+  }
+  return max;
+
+ fail:
+  ctx->error = 0;
+  return 0;
+}
+
 static int
 hosted_locate (struct vd_ctx *ctx, struct vmdk_extent *x,
                uint64_t offset, uint64_t len, enum vd_locate what,
@@ -349,11 +411,9 @@ hosted_locate (struct vd_ctx *ctx, struct vmdk_extent *x,
 {
   struct hosted *hs = x->priv;
   struct vd_run run = { 0 };
-  unsigned tables = 0, absent = 0;
+  uint64_t tables = 0, absent = 0, skip;
   bool more = true;
   int r = 0;
-
-  (void) what;                  /* there is nothing else to ask */
 
   while (more && tables < MAX_TABLES && absent < MAX_ABSENT) {
     uint64_t at = offset + run.length;
@@ -367,9 +427,19 @@ hosted_locate (struct vd_ctx *ctx, struct vmdk_extent *x,
     r = hosted_table_state (ctx, hs, piece, &state, &sector);
     if (r < 0)
       break;
+    skip = 1;
+    if (state == HOSTED_TABLE_PRESENT && what == VD_LOCATE_MAP &&
+        (run.length == 0 || run.kind == VD_RUN_PARENT)) {
+      skip = skip_tables (ctx, hs, piece);
+      if (skip > 0) {
+        state = HOSTED_TABLE_ABSENT;
+        n = min_u64 (len - run.length,
+                     ((piece + skip) << hs->table_shift) - at);
+      }
+    }
     switch (state) {
     case HOSTED_TABLE_ABSENT:
-      absent++;
+      absent += skip;
       if (run.length == 0) {
         run.kind = VD_RUN_PARENT;
         run.mode = VD_MODE_ALLOC;

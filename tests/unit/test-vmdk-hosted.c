@@ -1176,12 +1176,14 @@ static const struct vd_store_ops counting_ops = {
 static void
 test_huge (void **state)
 {
-  UNIT_CTX (ctx);
+  struct vd_ctx ctx_ = new_ctx (), *ctx = &ctx_;
   const uint64_t size = 62 * TIB;
   struct counting *c = calloc (1, sizeof *c);
   struct vmdk_extent x;
   struct hosted_header h;
+  unsigned i, copy;
   uint64_t at, n = 0;
+  struct vd_run run;
 
   (void) state;
   assert_non_null (c);
@@ -1199,13 +1201,50 @@ test_huge (void **state)
   for (at = 0; at < size; at += 37 * GIB)
     n += locate (&x, at, 4096).kind == VD_RUN_PARENT;
   assert_int_equal (n, (size + 37 * GIB - 1) / (37 * GIB));
-  assert_in_range (c->calls, n, n * 4 + 5);
-  /* All of it, as block status asks. */
-  n = 0;
-  for (at = 0; at < 1 * TIB; ++n)
-    at += locate (&x, at, size - at).length;
-  assert_in_range (n, 1, 2049);
+  assert_in_range (c->calls, n, n * 8 + 5);       /* read and map */
+  /* All of it, as block status asks: tables in a hole are not read. */
+  n = c->calls = 0;
+  for (at = 0; at < size; at += run.length, ++n) {
+    assert_ok (ctx, x.ops->locate (ctx, &x, at, size - at, VD_LOCATE_MAP,
+                                   &run));
+    assert_int_equal (run.kind, VD_RUN_PARENT);
+  }
+  assert_in_range (n, 1, 200);
+  assert_in_range (c->calls, 1, 5000);
   x.ops->close (&x);
+
+  /* ... unless there is something in them. */
+  for (i = 0; i < 2; ++i) {
+    uint64_t table = (i ? h.rgd_offset : h.gd_offset) + 2031616 / 128 +
+      4 * (5 * TIB / (32 * MIB));
+
+    assert_ok (ctx, vd_store_pwrite (ctx, c->below, "\0\0\0\377", 4,
+                                     table * 512 + 12, 0));
+    assert_ok (ctx, open_store (ctx, &c->st, false, size, &x));
+    for (at = 0; at < size; at += run.length) {
+      assert_ok (ctx, x.ops->locate (ctx, &x, at, size - at, VD_LOCATE_MAP,
+                                     &run));
+      if (run.kind != VD_RUN_PARENT)
+        break;
+    }
+    if (i == 0) {
+      assert_int_equal (at, size);      /* only one of two copies, a bad one */
+      expect_text (warnings, "damaged");
+    }
+    else {
+      assert_int_equal (at, 5 * TIB + 3 * GRAIN);
+      assert_int_equal (run.kind, VD_RUN_BAD);
+      assert_string_equal (warnings, "");
+    }
+    x.ops->close (&x);
+    if (i == 1)
+      for (copy = 0; copy < 2; ++copy)
+        assert_ok (ctx, vd_store_pwrite (ctx, c->below, "\0\0\0", 4,
+                                         ((copy ? h.rgd_offset : h.gd_offset)
+                                          + 2031616 / 128 +
+                                          4 * (5 * TIB / (32 * MIB))) * 512
+                                         + 12, 0));
+  }
 
   /* For writing all tables count, but a hole is not read. */
   c->calls = c->bytes = 0;
