@@ -34,6 +34,11 @@
 /* Entries have 32 bits (vmdk-format 5.5). */
 #define SECTOR_LIMIT (UINT64_C (1) << 32)
 
+/* More tables (2 PiB of disk) than anybody has, and than one can look at in
+ * reasonable time.
+ */
+#define TABLES_MAX (UINT64_C (1) << 26)
+
 /* Grain tables are looked at in pieces of so many bytes. */
 #define BATCH (UINT64_C (1) << 20)
 
@@ -543,6 +548,12 @@ hosted_writer_open (struct vd_ctx *ctx, struct vmdk_extent *x)
   struct hosted *hs = x->priv;
   struct scan s;
   int r;
+
+  if (hs->ngts > TABLES_MAX) {
+    snprintf (x->no_write, sizeof x->no_write, "capacity is %" PRIu64
+              " sectors: too many grain tables to check", hs->h.capacity);
+    return 0;
+  }
 
   /* What we read may exist in the page cache only (rules O13); the core has
    * seen to the image's own file.

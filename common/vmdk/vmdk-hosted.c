@@ -182,19 +182,19 @@ hosted_resolve (const struct hosted *hs, uint64_t piece,
   }
 }
 
-/* What differs although there was no crash, and nobody else writes to the
- * image by now, is damage.  We go on with what is sound in either copy; one
- * warning is enough.
+/* What differs is damage if a crash (or somebody who writes to the image by
+ * now) cannot be why.  We go on with what is sound in either copy; one warning
+ * is enough.
  */
 static void
 copies_differ (struct vd_ctx *ctx, struct hosted *hs, uint64_t piece,
-               const char *what)
+               bool maybe_crash, const char *what)
 {
-  bool unclean = hs->h.unclean;
+  bool unclean = maybe_crash && hs->h.unclean;
 
   if (unclean || atomic_load (&hs->warned))
     return;
-  if (hosted_read_unclean (ctx, hs->store, &unclean) < 0)
+  if (maybe_crash && hosted_read_unclean (ctx, hs->store, &unclean) < 0)
     ctx->error = 0;
   if (!unclean && !atomic_exchange (&hs->warned, true))
     vd_warning (ctx, "%s: grain table %" PRIu64 " %s: the extent is damaged; "
@@ -221,11 +221,12 @@ gt_loaded (struct vd_ctx *ctx, void *opaque, uint64_t piece,
   if (r < 0)
     return r;
   if (!hosted_table_ok (hs, sector)) {
-    copies_differ (ctx, hs, piece, "is not where the grain directory says");
+    copies_differ (ctx, hs, piece, sector == 0,
+                   "is not where the grain directory says");
     return 0;
   }
   if (!hosted_table_ok (hs, copy_sector)) {
-    copies_differ (ctx, hs, piece, "has no redundant copy");
+    copies_differ (ctx, hs, piece, copy_sector == 0, "has no redundant copy");
     return 0;
   }
   if (sector == copy_sector)
@@ -235,7 +236,8 @@ gt_loaded (struct vd_ctx *ctx, void *opaque, uint64_t piece,
                       (uint64_t) copy_sector * VMDK_SECTOR);
   if (r < 0) {
     ctx->error = 0;
-    copies_differ (ctx, hs, piece, "has a redundant copy that cannot be read");
+    copies_differ (ctx, hs, piece, false,
+                   "has a redundant copy that cannot be read");
     return 0;
   }
   if (memcmp (entries, copy, hs->gt_bytes) == 0)
@@ -247,7 +249,7 @@ gt_loaded (struct vd_ctx *ctx, void *opaque, uint64_t piece,
       atomic_store (&hs->file_size, size);
   }
   hosted_resolve (hs, piece, entries, copy);
-  copies_differ (ctx, hs, piece, "differs from its redundant copy");
+  copies_differ (ctx, hs, piece, true, "differs from its redundant copy");
   return 0;
 }
 

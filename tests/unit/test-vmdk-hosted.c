@@ -491,6 +491,37 @@ test_zeroed (void **state)
   }
 }
 
+/* A stream whose tables stand in front, as qemu writes them. */
+static void
+test_compressed (void **state)
+{
+  struct bytes b = build ((struct sample) {
+    .version = 3, .flags = 0x30003, .capacity = 204801, .grains = 2 });
+  struct vmdk_extent x;
+
+  (void) state;
+  set_both (&b, 0, sector_of (&b, 0));
+  set_both (&b, 1, sector_of (&b, 0) + 3);
+  set_both (&b, 2, b.size / 512 - 1);
+  set_both (&b, 3, b.size / 512);
+  set_both (&b, 4, 5);
+  set_both (&b, 1600, sector_of (&b, 1));
+  must_open (&b, true, &x);
+  expect_text (x.no_write, "written once");
+  expect_run (&x, 0, MIB, VD_RUN_PACKED, GRAIN, 0);
+  expect_run (&x, 5, MIB, VD_RUN_PACKED, GRAIN - 5, 0);
+  expect_run (&x, GRAIN + 512, 512, VD_RUN_PACKED, 512, GRAIN);
+  expect_run (&x, 2 * GRAIN, MIB, VD_RUN_PACKED, GRAIN, 2 * GRAIN);
+  expect_run (&x, 3 * GRAIN, MIB, VD_RUN_BAD, GRAIN, 384);
+  expect_run (&x, 4 * GRAIN, MIB, VD_RUN_BAD, GRAIN, 5);
+  expect_run (&x, 1600 * GRAIN, 512, VD_RUN_PACKED, 512, 1600 * GRAIN);
+  assert_int_equal (locate (&x, 5 * GRAIN, 100 * MIB - 5 * GRAIN).length,
+                    1595 * GRAIN);
+  assert_int_equal (locate (&x, 5 * GRAIN, MIB).mode, VD_MODE_DENY);
+  assert_int_equal (locate (&x, 5 * GRAIN, MIB).error, EROFS);
+  close_extent (&x);
+}
+
 /* Entries that point where no grain can be. */
 static void
 test_bad_entries (void **state)
@@ -678,9 +709,10 @@ test_damaged_primary (void **state)
   unsigned i;
 
   (void) state;
-  for (i = 0; i < 6; ++i) {
+  for (i = 0; i < 7; ++i) {
     struct bytes b = build ((struct sample) { .capacity = 204800,
-                                              .grains = 4 });
+                                              .grains = 4,
+                                              .unclean = i == 6 });
     struct vd_ctx ctx = new_ctx ();
     struct vmdk_extent x;
     const char *last;
@@ -696,6 +728,7 @@ test_damaged_primary (void **state)
     case 3: poke (&b, b.gd[0], 4, 0); break;
     case 4: poke (&b, 56, 8, EOF_SECTOR); break;
     case 5: poke (&b, 56, 8, 0); break;
+    case 6: poke (&b, b.gd[0], 4, 0x7fffffff); break;
     }
     assert_ok (&ctx, open_bytes (&ctx, &b, false, 0, &x));
     expect_run (&x, 0, 100 * MIB, VD_RUN_PARENT, GRAIN, 0);
@@ -1615,6 +1648,7 @@ main (void)
     cmocka_unit_test (test_lookup),
     cmocka_unit_test (test_shapes),
     cmocka_unit_test (test_zeroed),
+    cmocka_unit_test (test_compressed),
     cmocka_unit_test (test_bad_entries),
     cmocka_unit_test (test_no_write),
     cmocka_unit_test (test_places),
