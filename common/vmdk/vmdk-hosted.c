@@ -73,22 +73,22 @@ hosted_grain_valid (const struct hosted *hs, uint64_t index)
  * writing since (by vd_image_reopen_write), and have grown.
  */
 static uint64_t
-file_size_now (struct vd_ctx *ctx, const struct hosted *hs)
+file_size_now (struct vd_ctx *ctx, struct hosted *hs)
 {
   uint64_t size;
 
-  if (hs->w)
-    return atomic_load_explicit (&hs->file_size, memory_order_acquire);
-  if (vd_store_get_size (ctx, hs->store, &size) < 0) {
-    ctx->error = 0;
-    return 0;
+  if (hs->w == NULL) {
+    if (vd_store_get_size (ctx, hs->store, &size) == 0)
+      atomic_store (&hs->file_size, size);
+    else
+      ctx->error = 0;
   }
-  return size;
+  return atomic_load_explicit (&hs->file_size, memory_order_acquire);
 }
 
 /* How many of the n bytes from position on are in the file? */
 static uint64_t
-bytes_in_file (struct vd_ctx *ctx, const struct hosted *hs,
+bytes_in_file (struct vd_ctx *ctx, struct hosted *hs,
                uint64_t position, uint64_t n)
 {
   uint64_t size = atomic_load_explicit (&hs->file_size, memory_order_acquire);
@@ -110,6 +110,8 @@ hosted_table_state (struct vd_ctx *ctx, struct hosted *hs, uint64_t piece,
   r = vd_table_get (ctx, hs->gd, piece, &sector);
   if (r < 0)
     return r;
+  if (sector != 0 && !hosted_table_ok (hs, sector))
+    file_size_now (ctx, hs);
   if (!hosted_table_ok (hs, sector)) {
     if (hs->rgd) {
       r = vd_table_get (ctx, hs->rgd, piece, &copy);
@@ -242,12 +244,7 @@ gt_loaded (struct vd_ctx *ctx, void *opaque, uint64_t piece,
   }
   if (memcmp (entries, copy, hs->gt_bytes) == 0)
     return 0;
-  if (hs->w == NULL) {
-    uint64_t size = file_size_now (ctx, hs);
-
-    if (size > 0)
-      atomic_store (&hs->file_size, size);
-  }
+  file_size_now (ctx, hs);
   hosted_resolve (hs, piece, entries, copy);
   copies_differ (ctx, hs, piece, true, "differs from its redundant copy");
   return 0;
@@ -271,7 +268,7 @@ bad_run (struct vd_run *run, uint64_t length, const char *reason,
 
 /* What entry e says of the n bytes from offset on, all in one grain. */
 static void
-entry_run (struct vd_ctx *ctx, const struct hosted *hs, uint32_t e,
+entry_run (struct vd_ctx *ctx, struct hosted *hs, uint32_t e,
            uint64_t offset, uint64_t n, struct vd_run *run)
 {
   uint64_t in = offset & (hs->grain_bytes - 1);
@@ -316,7 +313,7 @@ entry_run (struct vd_ctx *ctx, const struct hosted *hs, uint32_t e,
  * True if the run goes on behind it, as far as one can see from here.
  */
 static bool
-add_entries (struct vd_ctx *ctx, const struct hosted *hs,
+add_entries (struct vd_ctx *ctx, struct hosted *hs,
              const struct vd_table_pin *pin, uint64_t offset, uint64_t len,
              struct vd_run *run)
 {
@@ -572,9 +569,10 @@ open_tables (struct vd_ctx *ctx, struct vmdk_extent *x, struct hosted *hs)
   if (h->flags & HOSTED_FLAG_REDUNDANT) {
     rgd = h->rgd_offset;
     if (!hosted_directory_fits (h, rgd, file_size) || rgd == gd) {
-      vd_warning (ctx, "%s: rgdOffset is %" PRIu64 ", where no redundant "
-                  "grain directory can be: it is not used", hs->store->name,
-                  rgd);
+      if (!x->write)            /* else no_write is told */
+        vd_warning (ctx, "%s: rgdOffset is %" PRIu64 ", where no redundant "
+                    "grain directory can be: it is not used",
+                    hs->store->name, rgd);
       snprintf (x->no_write, sizeof x->no_write, "rgdOffset is %" PRIu64
                 ", where no redundant grain directory can be", rgd);
       rgd = 0;
@@ -582,11 +580,12 @@ open_tables (struct vd_ctx *ctx, struct vmdk_extent *x, struct hosted *hs)
   }
   if (!hosted_directory_fits (h, gd, file_size)) {
     /* hosted_header_parse has found one of the two. */
-    vd_warning (ctx, "%s: gdOffset is %" PRIu64 ", beyond the end of the "
-                "file: the extent is damaged, the redundant grain directory "
-                "is read", hs->store->name, gd);
+    if (!x->write)
+      vd_warning (ctx, "%s: gdOffset is %" PRIu64 ", where no grain directory "
+                  "can be: the extent is damaged, the redundant one is read",
+                  hs->store->name, gd);
     snprintf (x->no_write, sizeof x->no_write, "gdOffset is %" PRIu64
-              ", beyond the end of the file", gd);
+              ", where no grain directory can be", gd);
     gd = rgd;
     rgd = 0;
     hs->use_redundant = true;

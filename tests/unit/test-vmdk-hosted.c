@@ -899,6 +899,13 @@ test_other_writer (void **state)
   assert_ok (&ctx, vd_store_pwrite (&ctx, st, "\1", 1, 72, 0));
   assert_ok (&ctx, vd_store_pwrite (&ctx, st, "\0\2\0\0", 4, b.gt[0], 0));
   assert_ok (&ctx, vd_store_truncate (&ctx, st, 640 * 512));
+  assert_ok (&ctx, vd_store_pwrite (&ctx, st, "\x7c\2\0\0", 4,
+                                    b.gd[0] + 4, 0));
+  assert_ok (&ctx, vd_store_pwrite (&ctx, st, "\x78\2\0\0", 4,
+                                    b.gd[1] + 4, 0));
+  assert_ok (&ctx, vd_store_pwrite (&ctx, st, "\x80\0\0\0", 4,
+                                    636 * 512, 0));
+  expect_run (&x, 32 * MIB, MIB, VD_RUN_DATA, GRAIN, 128 * 512);
   expect_run (&x, 0, MIB, VD_RUN_DATA, GRAIN, 512 * 512);
   assert_string_equal (warnings, "");
   close_extent (&x);
