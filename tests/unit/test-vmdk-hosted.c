@@ -442,7 +442,8 @@ test_shapes (void **state)
     size = s.capacity * 512;
     expect_run (&x, 0, size, VD_RUN_DATA, b.grain, sector_of (&b, 2) * 512);
     expect_run (&x, (n - 1) * b.grain, size - (n - 1) * b.grain,
-                VD_RUN_DATA, size - (n - 1) * b.grain, sector_of (&b, 0) * 512);
+                VD_RUN_DATA, size - (n - 1) * b.grain,
+                sector_of (&b, 0) * 512);
     assert_string_equal (x.no_write, "");
     close_extent (&x);
     assert_ok (&ctx, open_bytes (&ctx, &b, true, size - 512 * 3, &x));
