@@ -116,6 +116,8 @@ vmdk_descriptor_probe (const uint8_t *head, size_t n)
   const char *p = (const char *) head, *end, *eol, *last;
   bool dot_encoding = false;
 
+  if (n == 0)
+    return false;
   end = p + strnlen (p, n);
   for (p += bom (p, n); p < end; p = eol + 1) {
     eol = memchr (p, '\n', end - p);
@@ -307,16 +309,16 @@ check_line (struct vd_ctx *ctx, const struct vmdk_descriptor *d, size_t n)
 static int
 split (struct vd_ctx *ctx, struct vmdk_descriptor *d)
 {
-  size_t pos, n = 1;
+  size_t pos, n = 0;
   const char *eol;
   int r;
 
   for (pos = 0; pos < d->len; ++pos)
-    n += d->text[pos] == '\n';
-  if (n > VMDK_LINES_MAX + 1)
+    n += d->text[pos] == '\n' || pos == d->len - 1;
+  if (n > VMDK_LINES_MAX)
     return vd_error (ctx, EIO, "%s: descriptor has %zu lines, at most %d are "
                      "possible", d->name, n, VMDK_LINES_MAX);
-  d->lines = calloc (n, sizeof d->lines[0]);
+  d->lines = calloc (n ? n : 1, sizeof d->lines[0]);
   if (d->lines == NULL)
     return vd_error (ctx, ENOMEM, "%s: no memory for the descriptor",
                      d->name);
@@ -348,9 +350,6 @@ split (struct vd_ctx *ctx, struct vmdk_descriptor *d)
     if (r < 0)
       return r;
   }
-  if (d->nlines > VMDK_LINES_MAX)
-    return vd_error (ctx, EIO, "%s: descriptor has %zu lines, at most %d are "
-                     "possible", d->name, d->nlines, VMDK_LINES_MAX);
   return 0;
 }
 
