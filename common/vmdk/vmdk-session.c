@@ -173,9 +173,12 @@ apply (struct vd_ctx *ctx, struct vd_image *image, const struct update *u,
   else {
     copy = save_copy (image, u->new, new_len);
     r = write_sectors (ctx, image, u, first, end);
-    /* If that failed, the copy is all there is. */
-    if (r < 0)
+    if (r < 0 && copy) {
+      /* It is all there is. */
+      vd_warning (ctx, "%s: descriptor may be damaged; a complete one is in "
+                  "%s beside it", image->name, copy);
       free (copy);
+    }
     else
       remove_copy (image, copy);
   }

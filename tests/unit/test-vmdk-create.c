@@ -463,7 +463,7 @@ test_refused (void **state)
            .comment = comment);
   memset (hint, 'x', sizeof hint);
   hint[sizeof hint - 1] = '\0';
-  REFUSED (EIO, "bytes long, at most 4096", .size = MIB,
+  REFUSED (EINVAL, "parentFileNameHint is 4999 bytes long", .size = MIB,
            .link = { .has_cid = true, .parent_cid = 5,
                      .parent_hint = hint });
 
