@@ -519,6 +519,12 @@ file_close (struct vd_store *st)
   free (f);
 }
 
+static bool file_is (const struct vd_store *st, const struct stat *sb);
+static int file_reopen_write (struct vd_ctx *ctx, struct vd_store *st,
+                              bool locks, bool *ret_writer,
+                              struct vd_store **ret);
+static int file_relock (struct vd_ctx *ctx, struct vd_store *st);
+
 static const struct vd_store_ops file_ops = {
   .kind = "file",
   .get_size = file_size,
@@ -530,6 +536,9 @@ static const struct vd_store_ops file_ops = {
   .sync = file_sync,
   .extent = file_extent,
   .cache = file_cache,
+  .is = file_is,
+  .reopen_write = file_reopen_write,
+  .relock = file_relock,
   .close = file_close,
 };
 
@@ -661,20 +670,18 @@ vd_file_open (struct vd_ctx *ctx, const char *path, bool write,
   return r;
 }
 
-bool
-vd_file_is (const struct vd_store *st, const struct stat *sb)
+static bool
+file_is (const struct vd_store *st, const struct stat *sb)
 {
   struct stat mine;
 
-  return st->ops == &file_ops &&
-    fstat (((const struct file *) st)->fd, &mine) == 0 &&
+  return fstat (((const struct file *) st)->fd, &mine) == 0 &&
     mine.st_dev == sb->st_dev && mine.st_ino == sb->st_ino;
 }
 
-int
-vd_file_reopen_write (struct vd_ctx *ctx, struct vd_store *st,
-                      enum vd_lock lock, bool *ret_writer,
-                      struct vd_store **ret)
+static int
+file_reopen_write (struct vd_ctx *ctx, struct vd_store *st, bool locks,
+                   bool *ret_writer, struct vd_store **ret)
 {
   struct file *old = file_of (st);
   enum role held = NOBODY, ignored;
@@ -688,7 +695,7 @@ vd_file_reopen_write (struct vd_ctx *ctx, struct vd_store *st,
   if (r < 0)
     return r;
 
-  if (lock != VD_LOCK_OFF)
+  if (locks)
     r = take_bytes (ctx, st->name, fd, WRITER, &held, ret_writer);
   if (r == 0) {
     release_bytes (old->fd, old->locked);
@@ -718,18 +725,41 @@ vd_file_reopen_write (struct vd_ctx *ctx, struct vd_store *st,
   return r;
 }
 
-int
-vd_file_relock (struct vd_ctx *ctx, struct vd_store *st, enum vd_lock lock)
+static int
+file_relock (struct vd_ctx *ctx, struct vd_store *st)
 {
-  struct file *old;
+  struct file *old = file_of (st);
 
-  if (st->ops != &file_ops || lock == VD_LOCK_OFF)
-    return 0;
-  old = file_of (st);
   if (old->locked != NOBODY)
     return 0;
   /* Not asked for others' bytes: ours for writing may still be held. */
   return take_bytes (ctx, st->name, old->fd, READER, &old->locked, NULL);
+}
+
+bool
+vd_file_is (const struct vd_store *st, const struct stat *sb)
+{
+  return st->ops->is && st->ops->is (st, sb);
+}
+
+int
+vd_file_reopen_write (struct vd_ctx *ctx, struct vd_store *st,
+                      enum vd_lock lock, bool *ret_writer,
+                      struct vd_store **ret)
+{
+  if (!st->ops->reopen_write)
+    return vd_error (ctx, ENOTSUP, "%s: is no local file, and cannot be "
+                     "opened once more for writing", st->name);
+  return st->ops->reopen_write (ctx, st, lock != VD_LOCK_OFF, ret_writer,
+                                ret);
+}
+
+int
+vd_file_relock (struct vd_ctx *ctx, struct vd_store *st, enum vd_lock lock)
+{
+  if (!st->ops->relock || lock == VD_LOCK_OFF)
+    return 0;
+  return st->ops->relock (ctx, st);
 }
 
 int

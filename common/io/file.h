@@ -42,12 +42,12 @@ extern int vd_file_open_fd (struct vd_ctx *ctx, const char *name, int probe,
 /* Is this store the file with this inode? */
 extern bool vd_file_is (const struct vd_store *st, const struct stat *sb);
 
-/* Open for writing what st (from vd_file_open, read-only) has open: the same
- * inode, whatever the name means now.  The writer's lock bytes are taken on
+/* Open for writing what st (from vd_file_open or vd_lazy_open, read-only) has
+ * open: the same inode, whatever the name means now.  The writer's lock bytes are taken on
  * the new store before those of st are given up, so no other writer gets in
  * between.  On success st stays open without a lock, and the caller closes it
  * when no reader uses it any more; on failure st has its lock back.
- * Errors as vd_file_open.
+ * Errors as vd_file_open; -ENOTSUP: st is no local file.
  */
 extern int vd_file_reopen_write (struct vd_ctx *ctx, struct vd_store *st,
                                  enum vd_lock lock, bool *ret_writer,

@@ -83,16 +83,48 @@ vd_folder_of (struct vd_ctx *ctx, const char *path,
 
 /* ---- the box ---------------------------------------------------------- */
 
-/* Look up a path below a folder, step by step, for kernels (or sandboxes)
- * without openat2.  No links at all are followed: whether one leads out is
- * not worth knowing here.
+#define WALK_FOLDERS 64         /* below the first */
+#define WALK_LINKS 40           /* as the kernel */
+
+/* The target of the link behind an O_PATH descriptor, with what came after
+ * the link in the path.
+ */
+static char *
+link_target (int fd, const char *rest)
+{
+  char target[PATH_MAX], *ret;
+  ssize_t n = readlinkat (fd, "", target, sizeof target);
+
+  if (n <= 0 || n == sizeof target) {
+    if (n >= 0)
+      errno = n ? ENAMETOOLONG : ENOENT;
+    return NULL;
+  }
+  if (target[0] == '/') {
+    errno = EXDEV;
+    return NULL;
+  }
+  if (asprintf (&ret, "%.*s%s", (int) n, target, rest) == -1) {
+    errno = ENOMEM;
+    return NULL;
+  }
+  return ret;
+}
+
+/* find_beneath for kernels (or sandboxes) without openat2: look the path up
+ * step by step.  The folders on the way stay open, so that ".." in a link
+ * leads to where we came from, and never to where a folder was moved to
+ * meanwhile.
  */
 static int
 walk_beneath (int folder, const char *path)
 {
   CLEANUP_FREE char *copy = strdup (path);
-  char *part, *save = NULL, *next;
-  int fd, up;
+  int folders[1 + WALK_FOLDERS] = { folder };
+  char *p = copy, *rest, *target;
+  unsigned n = 0, links = 0;
+  int fd = -1, err = 0;
+  struct stat sb;
 
   if (!copy)
     return -1;
@@ -100,25 +132,79 @@ walk_beneath (int folder, const char *path)
     errno = path[0] ? EXDEV : ENOENT;
     return -1;
   }
-  fd = fcntl (folder, F_DUPFD_CLOEXEC, 0);
-  for (part = strtok_r (copy, "/", &save); part && fd != -1; part = next) {
-    struct stat sb;
+  for (;;) {
+    p += strspn (p, "/");
+    rest = p + strcspn (p, "/");
+    if (p == rest) {
+      /* The path ends in a slash or a dot: it is the folder where we are. */
+      fd = fcntl (folders[n], F_DUPFD_CLOEXEC, 0);
+      break;
+    }
+    if (rest - p == 1 && p[0] == '.') {
+      p = rest;
+      continue;
+    }
+    if (rest - p == 2 && p[0] == '.' && p[1] == '.') {
+      if (n == 0) {
+        errno = EXDEV;
+        break;
+      }
+      close (folders[n--]);
+      p = rest;
+      continue;
+    }
 
-    next = strtok_r (NULL, "/", &save);
-    if (strcmp (part, "..") == 0) {
-      close (fd);
-      errno = EXDEV;
-      return -1;
+    if (*rest) {
+      *rest = '\0';
+      fd = openat (folders[n], p, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+      *rest = '/';
     }
-    up = fd;
-    fd = openat (up, part, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-    close (up);
-    if (fd != -1 && (fstat (fd, &sb) == -1 || S_ISLNK (sb.st_mode))) {
+    else
+      fd = openat (folders[n], p, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd == -1 || fstat (fd, &sb) == -1)
+      goto failed;
+
+    if (S_ISLNK (sb.st_mode)) {
+      if (++links > WALK_LINKS) {
+        errno = ELOOP;
+        goto failed;
+      }
+      target = link_target (fd, rest);
+      if (!target)
+        goto failed;
       close (fd);
-      errno = ELOOP;
-      return -1;
+      fd = -1;
+      free (copy);
+      p = copy = target;
+      continue;
     }
+    if (*rest == '\0')
+      break;
+    if (!S_ISDIR (sb.st_mode)) {
+      errno = ENOTDIR;
+      goto failed;
+    }
+    if (n == WALK_FOLDERS) {
+      errno = ENAMETOOLONG;
+      goto failed;
+    }
+    folders[++n] = fd;
+    fd = -1;
+    p = rest;
   }
+  goto out;
+
+ failed:
+  err = errno;
+  if (fd != -1)
+    close (fd);
+  fd = -1;
+  errno = err;
+ out:
+  err = errno;
+  while (n > 0)
+    close (folders[n--]);
+  errno = err;
   return fd;
 }
 
@@ -132,34 +218,69 @@ find_beneath (int folder, const char *path)
     .flags = O_PATH | O_CLOEXEC,
     .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS,
   };
+  unsigned tries = 0;
   int fd;
 
+  /* EAGAIN: something was renamed, and the kernel cannot tell whether it is
+   * still below.  Who renames all the time must not keep us here.
+   */
   do
     fd = syscall (SYS_openat2, folder, path, &how, sizeof how);
-  while (fd == -1 && errno == EAGAIN);
-  if (fd == -1 && (errno == ENOSYS || errno == EPERM))
+  while (fd == -1 && (errno == EINTR || (errno == EAGAIN && ++tries < 100)));
+  if (fd == -1 && (errno == ENOSYS || errno == EPERM || errno == EAGAIN))
     fd = walk_beneath (folder, path);
   return fd;
 }
 
-/* The path with ".", ".." and doubled slashes worked out as text: only to see
- * which allowed folder may be meant, the look-up there is a confined one.
- */
-static char *
-absolute_text (const char *folder, const char *name)
+/* Does the name itself go up?  (A link that does may stay inside.) */
+static bool
+has_dotdot (const char *name)
 {
-  CLEANUP_FREE char *joined = NULL;
-  char *out, *part, *save = NULL;
+  const char *p = name;
+
+  for (;;) {
+    p += strspn (p, "/");
+    if (*p == '\0')
+      return false;
+    if (p[0] == '.' && p[1] == '.' && (p[2] == '/' || p[2] == '\0'))
+      return true;
+    p += strcspn (p, "/");
+  }
+}
+
+/* ---- what the user allows ---------------------------------------------- */
+
+/* NULL: nothing. */
+static const struct vd_policy *
+allowances (const struct local *l)
+{
+  return l->f.policy && !l->f.policy->strict ? l->f.policy : NULL;
+}
+
+static char *
+join (const char *folder, const char *name)
+{
+  char *ret;
+
+  if (name[0] == '/')
+    return strdup (name);
+  return asprintf (&ret, "%s/%s", folder, name) == -1 ? NULL : ret;
+}
+
+/* The path with ".", ".." and doubled slashes worked out as text. */
+static char *
+tidy (const char *path)
+{
+  CLEANUP_FREE char *copy = strdup (path);
+  char *out = malloc (strlen (path) + 2);
+  char *part, *save = NULL;
   size_t len = 0;
 
-  if (asprintf (&joined, "%s/%s", name[0] == '/' ? "" : folder, name) == -1) {
-    joined = NULL;
+  if (!copy || !out) {
+    free (out);
     return NULL;
   }
-  out = malloc (strlen (joined) + 2);
-  if (!out)
-    return NULL;
-  for (part = strtok_r (joined, "/", &save); part;
+  for (part = strtok_r (copy, "/", &save); part;
        part = strtok_r (NULL, "/", &save)) {
     if (strcmp (part, ".") == 0)
       continue;
@@ -178,63 +299,164 @@ absolute_text (const char *folder, const char *name)
   return out;
 }
 
+/* The path of path as seen from folder, both tidy; NULL: not below. */
+static const char *
+below (const char *folder, const char *path)
+{
+  size_t n;
+
+  if (!folder || !path)
+    return NULL;
+  n = strlen (folder);
+  if (n == 1)
+    n = 0;                      /* "/" */
+  if (strncmp (path, folder, n) != 0 || path[n] != '/' || !path[n + 1])
+    return NULL;
+  return &path[n + 1];
+}
+
+/* Look a name up in the folders that the user allows.  What is compared is
+ * text, and only says in which folder to look: the look-up is confined to
+ * that folder, whatever happens to the names meanwhile.
+ */
 static int
 find_allowed (const struct local *l, const char *name)
 {
-  const char *const *allow = l->f.policy ? l->f.policy->allow_paths : NULL;
-  CLEANUP_FREE char *text = absolute_text (l->path, name);
-  int folder, fd;
+  const struct vd_policy *policy = allowances (l);
+  const char *const *allow = policy ? policy->allow_paths : NULL;
+  CLEANUP_FREE char *joined = NULL, *text = NULL, *real = NULL;
+  int err;
 
-  errno = text ? EXDEV : ENOMEM;
-  for (; text && allow && *allow; ++allow) {
-    CLEANUP_FREE char *real = realpath (*allow, NULL);
-    size_t n = real ? strlen (real) : 0;
-
-    if (!real)
-      continue;
-    if (n == 1)
-      n = 0;                    /* "/" allows all */
-    if (strncmp (text, real, n) != 0 || text[n] != '/' || !text[n + 1]) {
-      errno = EXDEV;
-      continue;
-    }
-    folder = open (real, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (folder == -1)
-      return -1;
-    fd = find_beneath (folder, &text[n + 1]);
-    close (folder);
-    if (fd != -1 || errno != EXDEV)
-      return fd;
+  if (!allow || !*allow) {
+    errno = EXDEV;
+    return -1;
   }
+  joined = join (l->path, name);
+  text = joined ? tidy (joined) : NULL;
+  if (!text) {
+    errno = ENOMEM;
+    return -1;
+  }
+  /* A link in the image's folder may lead to an allowed one. */
+  real = realpath (joined, NULL);
+
+  for (; *allow; ++allow) {
+    CLEANUP_FREE char *folder = realpath (*allow, NULL);
+    CLEANUP_FREE char *written =
+      (*allow)[0] == '/' ? tidy (*allow) : NULL;
+    const char *rest[3];
+    int up, fd, i;
+
+    if (!folder)
+      continue;
+    rest[0] = below (folder, text);
+    rest[1] = below (written, text);
+    rest[2] = below (folder, real);
+    for (i = 0; i < 3; ++i) {
+      if (!rest[i])
+        continue;
+      up = open (folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+      if (up == -1)
+        return -1;
+      fd = find_beneath (up, rest[i]);
+      err = errno;
+      close (up);
+      errno = err;
+      if (fd != -1 || err != EXDEV)
+        return fd;
+    }
+  }
+  errno = EXDEV;
   return -1;
 }
 
+/* Is this one of the raw disks that the user allows?  Compared are inodes and
+ * device numbers, so it does not matter by which name.
+ */
 static bool
-is_raw_disk (const struct vd_policy *policy, const char *name)
+is_raw_disk (const struct local *l, const struct stat *sb)
 {
+  const struct vd_policy *policy = allowances (l);
   const char *const *d;
+  struct stat disk;
 
   if (!policy)
     return false;
   if (policy->any_raw_disk)
     return true;
   for (d = policy->raw_disks; d && *d; ++d) {
-    CLEANUP_FREE char *a = realpath (*d, NULL), *b = realpath (name, NULL);
-
-    if (strcmp (*d, name) == 0 || (a && b && strcmp (a, b) == 0))
+    if (stat (*d, &disk) == -1)
+      continue;
+    if (disk.st_dev == sb->st_dev && disk.st_ino == sb->st_ino)
+      return true;
+    if (S_ISBLK (disk.st_mode) && S_ISBLK (sb->st_mode) &&
+        disk.st_rdev == sb->st_rdev)
       return true;
   }
   return false;
+}
+
+/* Look up a raw disk anywhere.  EXDEV: not allowed, which is also said of
+ * what is not there, unless the user has given that name.
+ */
+static int
+find_raw_disk (const struct local *l, const char *name)
+{
+  const struct vd_policy *policy = allowances (l);
+  const char *const *d = policy ? policy->raw_disks : NULL;
+  struct stat sb;
+  int fd;
+
+  if (!policy || (!policy->any_raw_disk && (!d || !*d))) {
+    errno = EXDEV;
+    return -1;
+  }
+  fd = openat (l->fd, name, O_PATH | O_CLOEXEC);
+  if (fd == -1) {
+    for (; d && *d; ++d)
+      if (strcmp (*d, name) == 0)
+        return -1;
+    if (!policy->any_raw_disk)
+      errno = EXDEV;
+    return -1;
+  }
+  if (fstat (fd, &sb) == 0 && is_raw_disk (l, &sb))
+    return fd;
+  close (fd);
+  errno = EXDEV;
+  return -1;
 }
 
 static int
 refuse (struct vd_ctx *ctx, const struct local *l, const char *shown,
         bool device)
 {
+  if (l->f.policy && l->f.policy->strict)
+    return vd_error (ctx, EACCES, "%s: the image names this file, which is "
+                     "not a plain file in its folder %s; strict=true allows "
+                     "nothing else", shown, l->path);
   return vd_error (ctx, EACCES, "%s: the image names this file, which is not "
                    "in its folder %s; if you trust the image, allow it with "
                    "%s", shown, l->path,
                    device ? "raw-disk=" : "allow-paths=");
+}
+
+static int
+check_name (struct vd_ctx *ctx, const struct local *l, const char *name,
+            const char *shown)
+{
+  const char *p;
+
+  if (name[0] == '\0')
+    return vd_error (ctx, EINVAL, "%s: the image names a file with no name",
+                     l->path);
+  for (p = name; *p; ++p)
+    if ((unsigned char) *p < 0x20 || *p == 0x7f)
+      return vd_error (ctx, EINVAL, "%s: the image names this file; control "
+                       "characters in a name are not allowed", shown);
+  if (l->f.policy && l->f.policy->strict && strchr (name, '/'))
+    return refuse (ctx, l, shown, false);
+  return 0;
 }
 
 /* Find what may be opened under this name: an O_PATH descriptor. */
@@ -243,36 +465,53 @@ find (struct vd_ctx *ctx, struct local *l, const char *name,
       const char *shown, bool device)
 {
   struct stat sb;
-  int fd;
+  int fd = -1, r;
 
-  if (name[0] == '\0')
-    return vd_error (ctx, EINVAL, "%s: the image names a file with no name",
-                     l->path);
-  fd = name[0] == '/' ? -1 : find_beneath (l->fd, name);
-  if (name[0] == '/')
+  r = check_name (ctx, l, name, shown);
+  if (r < 0)
+    return r;
+  if (name[0] == '/' || has_dotdot (name))
     errno = EXDEV;
+  else
+    fd = find_beneath (l->fd, name);
   if (fd == -1 && errno == EXDEV)
     fd = find_allowed (l, name);
-  if (fd == -1 && errno == EXDEV) {
-    if (!device || !is_raw_disk (l->f.policy, name))
-      return refuse (ctx, l, shown, device);
-    fd = openat (l->fd, name, O_PATH | O_CLOEXEC);
-  }
+  if (fd == -1 && errno == EXDEV && device)
+    fd = find_raw_disk (l, name);
+  if (fd == -1 && errno == EXDEV)
+    return refuse (ctx, l, shown, device);
   if (fd == -1)
-    return vd_error (ctx, errno, "%s/%s: %m", l->path, shown);
+    return vd_error (ctx, errno, "%s: %m", shown);
   if (fstat (fd, &sb) == -1) {
-    int err = errno;
-
+    r = vd_error (ctx, errno, "%s: %m", shown);
     close (fd);
-    errno = err;
-    return vd_error (ctx, err, "%s: %m", shown);
+    return r;
   }
-  if (S_ISBLK (sb.st_mode) &&
-      !(device && is_raw_disk (l->f.policy, name))) {
+
+  /* A node of a block device is as good anywhere as in /dev. */
+  if (S_ISBLK (sb.st_mode) && !(device && is_raw_disk (l, &sb))) {
     close (fd);
+    if (!device)
+      return vd_error (ctx, EACCES, "%s: is a block device, which the image "
+                       "must not name here", shown);
     return refuse (ctx, l, shown, true);
   }
   return fd;
+}
+
+/* The name as in messages, with the folder. */
+#define SHOWN_SIZE 1024
+
+static const char *
+show (const struct local *l, const char *name, char shown[SHOWN_SIZE])
+{
+  char escaped[SHOWN_SIZE / 2];
+
+  vd_escape (name, strlen (name), escaped, sizeof escaped);
+  if (name[0] == '/' ||
+      snprintf (shown, SHOWN_SIZE, "%s/%s", l->path, escaped) >= SHOWN_SIZE)
+    strcpy (shown, escaped);
+  return shown;
 }
 
 static int
@@ -280,12 +519,12 @@ local_open (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
             bool write, bool device, bool *ret_writer, struct vd_store **ret)
 {
   struct local *l = local_of (f);
-  char shown[512];
+  char shown[SHOWN_SIZE];
   struct stat sb;
   size_t i;
   int fd, r;
 
-  vd_escape (name, strlen (name), shown, sizeof shown);
+  show (l, name, shown);
   fd = find (ctx, l, name, shown, device);
   if (fd < 0)
     return fd;
@@ -308,10 +547,10 @@ local_stat (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
             bool device, struct stat *ret)
 {
   struct local *l = local_of (f);
-  char shown[512];
+  char shown[SHOWN_SIZE];
   int fd, r = 0;
 
-  vd_escape (name, strlen (name), shown, sizeof shown);
+  show (l, name, shown);
   fd = find (ctx, l, name, shown, device);
   if (fd < 0)
     return fd;
@@ -341,6 +580,7 @@ local_remove (struct vd_ctx *ctx, struct vd_folder *f, const char *name)
 {
   struct local *l = local_of (f);
 
+  assert (!strchr (name, '/'));
   if (unlinkat (l->fd, name, 0) == -1)
     return vd_error (ctx, errno, "%s/%s: unlink: %m", l->path, name);
   return 0;

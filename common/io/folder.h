@@ -14,13 +14,15 @@
 #include "store.h"
 
 /* What the user allows; all strings belong to the caller and outlive the
- * folder.
+ * folder.  Paths should be absolute.
  */
 struct vd_policy {
   const char *const *allow_paths;       /* folders, ends with NULL; or NULL */
   const char *const *raw_disks;         /* devices or files, likewise */
   bool any_raw_disk;                    /* raw-disk=allow */
-  bool strict;                          /* OpenStack's gate */
+  bool strict;                          /* OpenStack's gate: plain names in
+                                           the folder only, whatever the
+                                           members above say */
 };
 
 struct vd_folder;
@@ -28,8 +30,11 @@ struct vd_folder;
 struct vd_folder_ops {
   /* Open an existing file by the name in an image.  device: a raw disk may
    * be meant.  Errors as vd_file_open; -EACCES where the name leads out of
-   * the box (the message says what would allow it).  Nothing is opened before
-   * it is known to be allowed, a FIFO or device never.
+   * the box (the message says what would allow it): it is absolute, has a
+   * component "..", or passes a link that leaves the folder.  Links that stay
+   * inside pass.  -EINVAL for no name, or one with control characters.
+   * Nothing is opened before it is known to be allowed, a FIFO or character
+   * device never.  Thread-safe.
    */
   int (*open) (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
                bool write, bool device, bool *ret_writer,

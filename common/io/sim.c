@@ -35,6 +35,7 @@ struct sim_file {
    */
   struct content base;
   bool changed;
+  bool removed;                 /* kept for the stores that have it open */
 };
 
 enum kind { WRITE, ZERO, PUNCH, TRUNCATE, ALLOCATE, SYNC, MARK };
@@ -262,6 +263,17 @@ add_file (struct vd_sim *sim, const char *name)
   return file;
 }
 
+static struct sim_file *
+find_file (const struct vd_sim *sim, const char *name)
+{
+  size_t i;
+
+  for (i = 0; i < sim->nfiles; ++i)
+    if (!sim->files[i]->removed && strcmp (sim->files[i]->name, name) == 0)
+      return sim->files[i];
+  return NULL;
+}
+
 static struct record *
 add_record (struct vd_sim *sim)
 {
@@ -484,8 +496,11 @@ derive (const struct vd_sim *sim, enum how how, size_t n, uint64_t *seed)
     n = sim->nlog;
   for (i = 0; ok && i < sim->nfiles; ++i) {
     const struct sim_file *from = sim->files[i];
-    struct sim_file *file = add_file (to, from->name);
+    struct sim_file *file;
 
+    if (from->removed)
+      continue;
+    file = add_file (to, from->name);
     ok = file != NULL;
     if (ok)
       switch (how) {
@@ -593,17 +608,22 @@ vd_sim_fault_hit (const struct vd_sim *sim)
 
 /* Every operation begins here, with the lock held. */
 static int
-fault (struct vd_ctx *ctx, struct sim_store *f, const char *what)
+fault_of (struct vd_ctx *ctx, struct vd_sim *sim, const char *name,
+          const char *what)
 {
-  struct vd_sim *sim = f->sim;
-
   if (sim->fail_in == 0 || --sim->fail_in > 0)
     return 0;
   sim->fail_hit = true;
   if (sim->fail_sticky)
     sim->fail_in = 1;
   return vd_error (ctx, sim->fail_err, "%s: simulated fault in %s",
-                   f->st.name, what);
+                   name, what);
+}
+
+static int
+fault (struct vd_ctx *ctx, struct sim_store *f, const char *what)
+{
+  return fault_of (ctx, f->sim, f->st.name, what);
 }
 
 /* ---- the store -------------------------------------------------------- */
@@ -856,6 +876,15 @@ sim_cache (struct vd_ctx *ctx, struct vd_store *st,
   return r;
 }
 
+/* An inode number is as good as a pointer. */
+static bool
+sim_is (const struct vd_store *st, const struct stat *sb)
+{
+  const struct sim_store *f = (const struct sim_store *) st;
+
+  return sb->st_dev == 0 && sb->st_ino == (uintptr_t) f->file;
+}
+
 static void
 sim_close (struct vd_store *st)
 {
@@ -873,32 +902,207 @@ static const struct vd_store_ops sim_ops = {
   .sync = sim_sync,
   .extent = sim_extent,
   .cache = sim_cache,
+  .is = sim_is,
   .close = sim_close,
 };
 
-int
-vd_sim_open (struct vd_ctx *ctx, struct vd_sim *sim, const char *name,
-             bool writable, struct vd_store **ret)
+static int
+open_file (struct vd_ctx *ctx, struct vd_sim *sim, const char *name,
+           bool writable, struct sim_file *file, struct vd_store **ret)
 {
   struct sim_store *f = calloc (1, sizeof *f);
-  size_t i;
 
   if (f == NULL || vd_store_init (&f->st, &sim_ops, name, writable) < 0) {
     free (f);
     return vd_error (ctx, ENOMEM, "%s: out of memory", name);
   }
   f->sim = sim;
-  lock (sim);
-  for (i = 0; i < sim->nfiles; ++i)
-    if (strcmp (sim->files[i]->name, name) == 0)
-      f->file = sim->files[i];
-  if (f->file == NULL)
-    f->file = add_file (sim, name);
-  unlock (sim);
-  if (f->file == NULL) {
-    vd_store_close (&f->st);
-    return vd_error (ctx, ENOMEM, "%s: out of memory", name);
-  }
+  f->file = file;
   *ret = &f->st;
+  return 0;
+}
+
+int
+vd_sim_open (struct vd_ctx *ctx, struct vd_sim *sim, const char *name,
+             bool writable, struct vd_store **ret)
+{
+  struct sim_file *file;
+
+  lock (sim);
+  file = find_file (sim, name);
+  if (file == NULL)
+    file = add_file (sim, name);
+  unlock (sim);
+  if (file == NULL)
+    return vd_error (ctx, ENOMEM, "%s: out of memory", name);
+  return open_file (ctx, sim, name, writable, file, ret);
+}
+
+bool
+vd_sim_exists (const struct vd_sim *sim, const char *name)
+{
+  bool found;
+
+  lock (sim);
+  found = find_file (sim, name) != NULL;
+  unlock (sim);
+  return found;
+}
+
+/* ---- the folder -------------------------------------------------------- */
+
+struct sim_folder {
+  struct vd_folder f;
+  struct vd_sim *sim;
+};
+
+static const struct vd_folder_ops sim_folder_ops;
+
+static struct vd_sim *
+sim_of_folder (struct vd_folder *f)
+{
+  assert (f->ops == &sim_folder_ops);
+  return ((struct sim_folder *) f)->sim;
+}
+
+static int
+find_or_fail (struct vd_ctx *ctx, struct vd_sim *sim, const char *name,
+              const char *what, struct sim_file **ret)
+{
+  int r;
+
+  lock (sim);
+  r = fault_of (ctx, sim, name, what);
+  if (r == 0) {
+    *ret = find_file (sim, name);
+    if (*ret == NULL)
+      r = vd_error (ctx, ENOENT, "%s: %s", name, strerror (ENOENT));
+  }
+  unlock (sim);
+  return r;
+}
+
+static int
+folder_open (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
+             bool write, bool device, bool *ret_writer, struct vd_store **ret)
+{
+  struct vd_sim *sim = sim_of_folder (f);
+  struct sim_file *file;
+  int r;
+
+  (void) device;
+  (void) ret_writer;
+  r = find_or_fail (ctx, sim, name, "open", &file);
+  if (r < 0)
+    return r;
+  return open_file (ctx, sim, name, write, file, ret);
+}
+
+static int
+folder_stat (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
+             bool device, struct stat *ret)
+{
+  struct vd_sim *sim = sim_of_folder (f);
+  struct sim_file *file;
+  int r;
+
+  (void) device;
+  r = find_or_fail (ctx, sim, name, "stat", &file);
+  if (r < 0)
+    return r;
+  memset (ret, 0, sizeof *ret);
+  ret->st_mode = S_IFREG | 0600;
+  ret->st_nlink = 1;
+  ret->st_ino = (uintptr_t) file;
+  lock (sim);
+  ret->st_size = file->now.size;
+  unlock (sim);
+  return 0;
+}
+
+static int
+folder_create (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
+               struct vd_store **ret)
+{
+  struct vd_sim *sim = sim_of_folder (f);
+  struct sim_file *file = NULL;
+  int r;
+
+  lock (sim);
+  r = fault_of (ctx, sim, name, "create");
+  if (r == 0 && find_file (sim, name))
+    r = vd_error (ctx, EEXIST, "%s: create: %s", name, strerror (EEXIST));
+  if (r == 0) {
+    file = add_file (sim, name);
+    if (file == NULL)
+      r = vd_error (ctx, ENOMEM, "%s: out of memory", name);
+  }
+  unlock (sim);
+  if (r < 0)
+    return r;
+  return open_file (ctx, sim, name, true, file, ret);
+}
+
+static int
+folder_remove (struct vd_ctx *ctx, struct vd_folder *f, const char *name)
+{
+  struct vd_sim *sim = sim_of_folder (f);
+  struct sim_file *file;
+  int r;
+
+  r = find_or_fail (ctx, sim, name, "remove", &file);
+  if (r < 0)
+    return r;
+  lock (sim);
+  file->removed = true;
+  unlock (sim);
+  return 0;
+}
+
+static int
+folder_again (struct vd_ctx *ctx, struct vd_folder *f, struct vd_folder **ret)
+{
+  return vd_sim_folder (ctx, sim_of_folder (f), ret);
+}
+
+static int
+folder_sync (struct vd_ctx *ctx, struct vd_folder *f)
+{
+  struct vd_sim *sim = sim_of_folder (f);
+  int r;
+
+  lock (sim);
+  r = fault_of (ctx, sim, "folder", "sync");
+  unlock (sim);
+  return r;
+}
+
+static void
+folder_close (struct vd_folder *f)
+{
+  free (f);
+}
+
+static const struct vd_folder_ops sim_folder_ops = {
+  .open = folder_open,
+  .stat = folder_stat,
+  .create = folder_create,
+  .remove = folder_remove,
+  .again = folder_again,
+  .sync = folder_sync,
+  .close = folder_close,
+};
+
+int
+vd_sim_folder (struct vd_ctx *ctx, struct vd_sim *sim,
+               struct vd_folder **ret)
+{
+  struct sim_folder *folder = calloc (1, sizeof *folder);
+
+  if (folder == NULL)
+    return vd_error (ctx, ENOMEM, "out of memory for a simulated folder");
+  folder->f.ops = &sim_folder_ops;
+  folder->sim = sim;
+  *ret = &folder->f;
   return 0;
 }

@@ -13,6 +13,7 @@
 #ifndef VDKIT_SIM_H
 #define VDKIT_SIM_H
 
+#include "folder.h"
 #include "store.h"
 
 struct vd_sim;
@@ -26,6 +27,19 @@ extern void vd_sim_free (struct vd_sim *sim);
 extern int vd_sim_open (struct vd_ctx *ctx, struct vd_sim *sim,
                         const char *name, bool writable,
                         struct vd_store **ret);
+
+/* The simulated disk as the folder of an image.  Names are the names of its
+ * files, whatever they look like; there are no locks and no policy.  What
+ * happens to names is not in the log: a file that was made is there (empty)
+ * and one that was removed is not in all that vd_sim_prefix and
+ * vd_sim_power_cut build.  Open, stat, create, remove and sync count as calls
+ * for vd_sim_fail_at.  Close it before vd_sim_free.
+ */
+extern int vd_sim_folder (struct vd_ctx *ctx, struct vd_sim *sim,
+                          struct vd_folder **ret);
+
+/* Is there a file of that name? */
+extern bool vd_sim_exists (const struct vd_sim *sim, const char *name);
 
 /* A second simulated disk whose files have the present content, all of it
  * durable, and an empty log.
@@ -58,8 +72,8 @@ extern void vd_sim_mark (struct vd_sim *sim, uint64_t value);
 /* The largest value of a mark among the first n records, 0 if none. */
 extern uint64_t vd_sim_last_mark (const struct vd_sim *sim, size_t n);
 
-/* From now on the n-th call (1 is the next one) of any store operation but
- * close fails once with -err, having done nothing and left no record; err 0:
+/* From now on the n-th call (1 is the next one) of any store or folder
+ * operation but close fails once with -err, having done nothing and left no record; err 0:
  * no fault.  With sticky all later ones fail too.
  * vd_sim_fault_hit says whether it has happened.
  */

@@ -18,6 +18,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 
 #include "ctx.h"
@@ -71,6 +72,14 @@ struct vd_store_ops {
   /* Start reading the range into the page cache; a hint.  May be NULL. */
   int (*cache) (struct vd_ctx *ctx, struct vd_store *st,
                 uint64_t offset, uint64_t len);
+
+  /* What vd_file_is, vd_file_reopen_write and vd_file_relock (file.h) do for
+   * this kind; NULL where there is no inode, or no lock.
+   */
+  bool (*is) (const struct vd_store *st, const struct stat *sb);
+  int (*reopen_write) (struct vd_ctx *ctx, struct vd_store *st, bool locks,
+                       bool *ret_writer, struct vd_store **ret);
+  int (*relock) (struct vd_ctx *ctx, struct vd_store *st);
 
   /* Free st and all it owns, but for the name. */
   void (*close) (struct vd_store *st);

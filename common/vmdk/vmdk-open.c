@@ -564,6 +564,7 @@ vmdk_close (struct vd_image *image)
   for (i = 0; i < vmdk->nextents; ++i)
     if (vmdk->extents[i].ops)
       vmdk->extents[i].ops->close (&vmdk->extents[i]);
+  vd_lazy_free (vmdk->lazy);
   free (vmdk->extents);
   free (vmdk->index);
   vmdk_descriptor_free (vmdk->descriptor);

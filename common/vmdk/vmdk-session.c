@@ -239,9 +239,9 @@ write_text (struct vd_ctx *ctx, struct vd_image *image,
 
 /* A second descriptor with the same text, to be changed. */
 static int
-clone_descriptor (struct vd_ctx *ctx, const struct vd_image *image,
-                  char **ret_text, size_t *ret_len,
-                  struct vmdk_descriptor **ret)
+copy_descriptor (struct vd_ctx *ctx, const struct vd_image *image,
+                 char **ret_text, size_t *ret_len,
+                 struct vmdk_descriptor **ret)
 {
   const struct vmdk *vmdk = image->priv;
   struct vd_ctx quiet;
@@ -340,7 +340,7 @@ vmdk_begin_session (struct vd_ctx *ctx, struct vd_image *image)
   size_t old_len, new_len, i;
   int r;
 
-  r = clone_descriptor (ctx, image, &old, &old_len, &d);
+  r = copy_descriptor (ctx, image, &old, &old_len, &d);
   if (r < 0)
     return r;
   r = renew (ctx, d);
@@ -457,7 +457,7 @@ vmdk_set_meta (struct vd_ctx *ctx, struct vd_image *image,
                      ", at most 63 are possible", image->name,
                      change->lchs->sectors);
 
-  r = clone_descriptor (ctx, image, &old, &old_len, &d);
+  r = copy_descriptor (ctx, image, &old, &old_len, &d);
   if (r < 0)
     return r;
   r = change_descriptor (ctx, d, change);

@@ -3,12 +3,12 @@
 #include <config.h>
 
 #include <errno.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -102,6 +102,29 @@ open_how (const struct served *d, enum vd_write write)
   };
 }
 
+/* A write beyond the limit on the size of files (ulimit -f) is an error like a
+ * full disk, and no reason to end.  Not SIG_IGN, which the command of --run
+ * would inherit.
+ */
+static void
+file_too_big (int sig)
+{
+  (void) sig;
+}
+
+static void
+survive_file_size_limit (void)
+{
+  struct sigaction old;
+  const struct sigaction sa = {
+    .sa_handler = file_too_big,
+    .sa_flags = SA_RESTART,
+  };
+
+  if (sigaction (SIGXFSZ, NULL, &old) == 0 && old.sa_handler == SIG_DFL)
+    sigaction (SIGXFSZ, &sa, NULL);
+}
+
 /* nbdkit does not tell whether there is a -r, so this only reads, unless the
  * user insists on writing: then a lock held by another, or damage, should end
  * nbdkit here, where the message is seen.
@@ -111,14 +134,13 @@ served_get_ready (struct served *d)
 {
   const struct params *p = &d->params;
   const struct vd_format *format = vd_format_by_name (d->name);
-  bool stream = p->how.variant && strncasecmp (p->how.variant, "stream",
-                                               6) == 0;
-  /* A stream is not an image before it has been written. */
   const struct vd_open how =
-    open_how (d, p->require || stream ? VD_WRITE_REQUIRE : VD_WRITE_NO);
+    open_how (d, p->require ? VD_WRITE_REQUIRE : VD_WRITE_NO);
   struct vd_image *image;
   struct vd_ctx ctx;
   int r;
+
+  survive_file_size_limit ();
 
   vd_ctx_init (&ctx, d->log);
   if (p->how.variant != NULL) {
@@ -142,7 +164,7 @@ served_get_ready (struct served *d)
   }
 
   d->first = image;
-  d->decided = p->readonly || p->require || stream;
+  d->decided = p->readonly || p->require;
   if (!d->decided && image->no_write[0] != '\0') {
     /* Known already: say it while there is a terminal. */
     vd_warning (&ctx, "%s: cannot be written: %s; served read-only",

@@ -45,6 +45,7 @@ cmd:python3           python3             python3              python3
 py:nbd                python3-libnbd      python3-libnbd       python3-libnbd
 cmd:qemu-img          qemu-utils          qemu-img             qemu-img
 cmd:qemu-nbd          qemu-utils          qemu-img             qemu-tools
+cmd:fio               fio                 fio                  fio
 cmd:jq                jq                  jq                   jq
 cmd:tar               tar                 tar                  tar
 cmd:xz                xz-utils            xz                   xz
