@@ -265,10 +265,15 @@ write_data (struct vd_ctx *ctx, struct vd_image *image,
     image->format->block_at (image, offset, &start, &length);
     n = min_u64 (end - offset, start + length - offset);
     if (start < s->stored) {
-      /* It was zeroes, and remains so: fine. */
-      if (has_data (image, s, start, offset + n) || !is_zero (data, n))
+      if (has_data (image, s, start, start + length))
         return behind (ctx, image, s, offset);
-      continue;
+      /* Taken for zeroes.  If that was wrong, then so is the image, and it
+       * must not be completed.
+       */
+      if (is_zero (data, n))
+        continue;
+      s->failed = true;
+      return behind (ctx, image, s, offset);
     }
     r = get_waiting (ctx, image, s, start,
                      min_u64 (length, image->size - start), &w);

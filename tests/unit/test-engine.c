@@ -695,6 +695,29 @@ test_sink (void **state)
   assert_ok (vd_image_close (&ctx, image));
 }
 
+static int
+toy_open_big (struct vd_ctx *ctx, struct vd_image *image)
+{
+  int r = toy_open (ctx, image);
+
+  image->front_to_back = true;
+  image->size = 100 * MIB;
+  return r;
+}
+
+static int
+toy_sink_count (struct vd_ctx *ctx, struct vd_sink *sink, uint64_t block,
+                const void *buf, size_t len)
+{
+  (void) ctx;
+  (void) sink;
+  (void) block;
+  (void) buf;
+  (void) len;
+  nput++;
+  return 0;
+}
+
 static void
 test_sink_behind (void **state)
 {
@@ -713,6 +736,43 @@ test_sink_behind (void **state)
   /* Not finished: closed all the same. */
   fresh (&ctx);
   assert_ok (vd_image_close (&ctx, image));
+  assert_true (sink_is_closed);
+}
+
+/* More waits than the window holds: what is missing is taken for zeroes.  If
+ * it comes then and is none, the image is not completed.
+ */
+static void
+test_sink_too_late (void **state)
+{
+  struct vd_format f = toy_with_sink ();
+  static uint8_t data[MIB];
+  struct vd_image *image;
+  struct vd_ctx ctx;
+  unsigned i;
+
+  (void) state;
+  fresh (&ctx);
+  memset (data, 1, sizeof data);
+  f.open = toy_open_big;
+  f.sink_put = toy_sink_count;
+  image = open_toy (&f, VD_WRITE_REQUIRE);
+  assert_ok (vd_image_pwrite (&ctx, image, data, TOY_BLOCK, 0, 0));
+  nput = 0;
+  for (i = 1; i <= 64; ++i)
+    assert_ok (vd_image_pwrite (&ctx, image, data, MIB, i * MIB, 0));
+  assert_int_equal (nput, 0);
+  assert_ok (vd_image_pwrite (&ctx, image, data, TOY_BLOCK, 65 * MIB, 0));
+  assert_int_equal (nput, 64 * MIB / TOY_BLOCK + 1);
+  assert_ok (vd_image_zero (&ctx, image, TOY_BLOCK, TOY_BLOCK, 0));
+  assert_ok (vd_image_flush (&ctx, image));
+  assert_int_equal (vd_image_pwrite (&ctx, image, data, 1, TOY_BLOCK, 0),
+                    -EIO);
+  assert_non_null (strstr (ctx.message, "front to back"));
+  assert_int_equal (vd_image_flush (&ctx, image), -EIO);
+  assert_int_equal (vd_image_end_session (&ctx, image), -EIO);
+  assert_false (sink_is_finished);
+  assert_int_equal (vd_image_close (&ctx, image), -EIO);
   assert_true (sink_is_closed);
 }
 
@@ -821,6 +881,7 @@ main (void)
     cmocka_unit_test (test_toy_extents),
     cmocka_unit_test (test_sink),
     cmocka_unit_test (test_sink_behind),
+    cmocka_unit_test (test_sink_too_late),
     cmocka_unit_test (test_sink_shuffled),
     cmocka_unit_test (test_sink_zeroes),
   };
