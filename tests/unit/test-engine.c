@@ -776,6 +776,49 @@ test_sink_too_late (void **state)
   assert_true (sink_is_closed);
 }
 
+static void *
+late_writer (void *opaque)
+{
+  static uint8_t data[TOY_BLOCK] = { 1 };
+  struct vd_ctx ctx;
+
+  fresh (&ctx);
+  usleep (200000);
+  return vd_image_pwrite (&ctx, opaque, data, sizeof data, TOY_BLOCK, 0) < 0 ?
+    opaque : NULL;
+}
+
+/* A request that was delayed on its way is waited for. */
+static void
+test_sink_waits (void **state)
+{
+  struct vd_format f = toy_with_sink ();
+  static uint8_t data[MIB];
+  struct vd_image *image;
+  struct vd_ctx ctx;
+  pthread_t thread;
+  unsigned i;
+  void *bad;
+
+  (void) state;
+  fresh (&ctx);
+  memset (data, 1, sizeof data);
+  f.open = toy_open_big;
+  f.sink_put = toy_sink_count;
+  image = open_toy (&f, VD_WRITE_REQUIRE);
+  assert_int_equal (pthread_create (&thread, NULL, late_writer, image), 0);
+  assert_ok (vd_image_pwrite (&ctx, image, data, TOY_BLOCK, 0, 0));
+  for (i = 0; i < 90; ++i)
+    assert_ok (vd_image_pwrite (&ctx, image, data, MIB,
+                                2 * TOY_BLOCK + i * MIB, 0));
+  pthread_join (thread, &bad);
+  assert_null (bad);
+  assert_ok (vd_image_end_session (&ctx, image));
+  assert_true (sink_is_finished);
+  assert_int_equal (nput, 2 + 90 * MIB / TOY_BLOCK);
+  assert_ok (vd_image_close (&ctx, image));
+}
+
 /* Every order of pieces in a window gives the same, with nothing left behind
  * longer than it must be.
  */
@@ -882,6 +925,7 @@ main (void)
     cmocka_unit_test (test_sink),
     cmocka_unit_test (test_sink_behind),
     cmocka_unit_test (test_sink_too_late),
+    cmocka_unit_test (test_sink_waits),
     cmocka_unit_test (test_sink_shuffled),
     cmocka_unit_test (test_sink_zeroes),
   };
