@@ -34,6 +34,11 @@
  */
 #define PATIENCE_MS 1000
 
+/* The request that all wait for may still be in the socket, so not all
+ * threads may wait: the others fill a second window.
+ */
+#define WAITERS_MAX 4
+
 /* A block with data, wholly or in part. */
 struct waiting {
   struct waiting *prev, *next;  /* ascending by start */
@@ -59,6 +64,7 @@ struct vd_sink_state {
                                    and after the last */
   bool finished;
   bool failed;
+  bool guessed;                 /* something missing was taken for zeroes */
   uint64_t stored;              /* blocks that start before this are gone */
   uint64_t complete;            /* written without a gap from 0 to here */
   struct range ahead[NR_AHEAD]; /* ascending, apart, beyond complete */
@@ -66,6 +72,7 @@ struct vd_sink_state {
   struct waiting *first, *last;
   size_t bytes;                 /* that wait */
   unsigned patience;            /* ms */
+  unsigned waiters;
   uint64_t hole;                /* complete at which we wait ... */
   struct timespec until;        /* ... and until when, CLOCK_MONOTONIC */
   uint8_t *has_data;            /* a bit for block_size bytes: not zeroes */
@@ -232,6 +239,8 @@ put_first (struct vd_ctx *ctx, struct vd_image *image,
 static bool
 wait_for_hole (struct vd_sink_state *s)
 {
+  int r;
+
   if (s->patience == 0)
     return false;
   if (s->hole != s->complete) {
@@ -244,9 +253,10 @@ wait_for_hole (struct vd_sink_state *s)
       s->until.tv_nsec -= 1000000000L;
     }
   }
-  if (pthread_cond_timedwait (&s->moved, &s->lock, &s->until) != ETIMEDOUT)
-    return true;
-  if (s->hole != s->complete)
+  s->waiters++;
+  r = pthread_cond_timedwait (&s->moved, &s->lock, &s->until);
+  s->waiters--;
+  if (r != ETIMEDOUT || s->hole != s->complete)
     return true;
   s->patience /= 2;
   return false;
@@ -260,13 +270,15 @@ drain (struct vd_ctx *ctx, struct vd_image *image, struct vd_sink_state *s)
 
   while (s->first) {
     if (s->first->start + s->first->length > s->complete) {
-      if (s->bytes <= WINDOW)
+      if (s->bytes <= WINDOW ||
+          (s->waiters >= WAITERS_MAX && s->bytes <= 2 * WINDOW))
         break;
       if (wait_for_hole (s)) {
         if (s->failed)
           return check (ctx, image, s);
         continue;
       }
+      s->guessed = true;
     }
     r = put_first (ctx, image, s);
     if (r < 0)
@@ -328,14 +340,14 @@ write_data (struct vd_ctx *ctx, struct vd_image *image,
     image->format->block_at (image, offset, &start, &length);
     n = min_u64 (end - offset, start + length - offset);
     if (start < s->stored) {
-      if (has_data (image, s, start, start + length))
-        return behind (ctx, image, s, offset);
-      /* Taken for zeroes.  If that was wrong, then so is the image, and it
-       * must not be completed.
-       */
-      if (is_zero (data, n))
+      if (!has_data (image, s, start, start + length) && is_zero (data, n))
         continue;
-      s->failed = true;
+      /* Who rewrites what he wrote before, keeps the image as it was then.
+       * But if this was taken for zeroes, the image is wrong, and must not be
+       * completed.
+       */
+      if (s->guessed)
+        s->failed = true;
       return behind (ctx, image, s, offset);
     }
     r = get_waiting (ctx, image, s, start,
@@ -386,6 +398,11 @@ vd_sink_pwrite (struct vd_ctx *ctx, struct vd_image *image,
           : write_zeroes (ctx, image, s, offset, offset + len);
   if (r < 0)
     return r;
+  /* Clients like qemu-img zero the whole disk first, and then write: that
+   * says nothing about the order of what follows.
+   */
+  if (!buf && !s->first && s->stored == 0)
+    return 0;
   note_written (s, offset, offset + len);
   return drain (ctx, image, s);
 }

@@ -837,6 +837,7 @@ test_sink_shuffled (void **state)
     uint64_t seed = round, piece = 512 * (1 + round % 40);
     unsigned n = div_round_up (image->size, piece), window = 1 + round % 64;
     unsigned held = 0, next = 0;
+    bool any = false;
 
     memset (disk, 0, sizeof disk);
     while (next < n || held > 0) {
@@ -849,10 +850,11 @@ test_sink_shuffled (void **state)
       offset = order[i] * piece;
       order[i] = order[--held];
       len = min_u64 (piece, image->size - offset);
-      if ((seed >> 50) % 4 == 0) {
+      if ((seed >> 50) % 4 == 0 && any) {
         assert_ok (vd_image_zero (&ctx, image, len, offset, 0));
         continue;
       }
+      any = true;
       memset (disk + offset, 1 + (seed >> 55), len);
       assert_ok (vd_image_pwrite (&ctx, image, disk + offset, len, offset,
                                   0));
@@ -868,6 +870,33 @@ test_sink_shuffled (void **state)
     assert_ok (vd_image_end_session (&ctx, image));
     assert_ok (vd_image_close (&ctx, image));
   }
+}
+
+/* The whole disk is zeroed first, as qemu-img does, and then written, not
+ * quite in order.
+ */
+static void
+test_sink_zeroed_first (void **state)
+{
+  struct vd_format f = toy_with_sink ();
+  struct vd_image *image = open_toy (&f, VD_WRITE_REQUIRE);
+  static uint8_t data[2 * TOY_BLOCK];
+  struct vd_ctx ctx;
+
+  (void) state;
+  fresh (&ctx);
+  memset (data, 1, sizeof data);
+  assert_ok (vd_image_zero (&ctx, image, image->size, 0, VD_MAY_TRIM));
+  assert_ok (vd_image_flush (&ctx, image));
+  assert_false (sink_is_finished);
+  assert_ok (vd_image_pwrite (&ctx, image, data, sizeof data, 4 * TOY_BLOCK,
+                              0));
+  assert_ok (vd_image_pwrite (&ctx, image, data, sizeof data, 2 * TOY_BLOCK,
+                              0));
+  assert_ok (vd_image_end_session (&ctx, image));
+  assert_true (sink_is_finished);
+  assert_int_equal (nput, 4);
+  assert_ok (vd_image_close (&ctx, image));
 }
 
 /* What was never written is zeroes; what came too late and is zeroes too, is
@@ -891,6 +920,9 @@ test_sink_zeroes (void **state)
   assert_ok (vd_image_zero (&ctx, image, 8 * TOY_BLOCK, 0, 0));
   assert_ok (vd_image_pwrite (&ctx, image, data, sizeof data, 8 * TOY_BLOCK,
                               0));
+  assert_int_equal (nput, 0);
+  assert_ok (vd_image_pwrite (&ctx, image, zeroes, 512, 0, 0));
+  assert_ok (vd_image_zero (&ctx, image, 8 * TOY_BLOCK, 0, 0));
   assert_int_equal (nput, 2);
   text[0] = '\0';
   assert_ok (vd_image_extents (&ctx, image, 0, 16 * TOY_BLOCK, false,
@@ -927,6 +959,7 @@ main (void)
     cmocka_unit_test (test_sink_too_late),
     cmocka_unit_test (test_sink_waits),
     cmocka_unit_test (test_sink_shuffled),
+    cmocka_unit_test (test_sink_zeroed_first),
     cmocka_unit_test (test_sink_zeroes),
   };
 
