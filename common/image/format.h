@@ -165,7 +165,7 @@ struct vd_image {
                                    block is larger */
   bool has_zero;                /* can store an explicit ZERO state */
   bool differencing;            /* needs a parent */
-  bool front_to_back;           /* is being made, through the sink */
+  bool front_to_back;           /* empty, and written through the sink */
   struct vd_link link;
   struct vd_geometry lchs;
   const char *comment;          /* NULL: none; not escaped; in priv */
