@@ -594,7 +594,7 @@ run_seed (uint64_t seed, enum kind kind, unsigned operations)
   how.block_size = m.block_size;
   how.alignment = 512 << below (&m, 12);
   must (&m, ctx, vd_memory_open (ctx, "new.vdi", NULL, 0, true, &st));
-  must (&m, ctx, vd_format_vdi.create (ctx, st, &how));
+  must (&m, ctx, vd_format_vdi.create (ctx, st, NULL, NULL, &how));
   size = 0;
   {
     const uint8_t *p = vd_memory_data (st, &size);

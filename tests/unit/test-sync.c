@@ -172,7 +172,7 @@ new_image (struct gated *g)
   struct vd_image *image;
   UNIT_CTX (ctx);
 
-  assert_ok (ctx, vd_format_vdi.create (ctx, &g->st, &how));
+  assert_ok (ctx, vd_format_vdi.create (ctx, &g->st, NULL, NULL, &how));
   assert_ok (ctx, vd_image_open_store (ctx, &g->st, &open, &image));
   return image;
 }

@@ -290,7 +290,7 @@ open_it (const struct vd_create *how, size_t table_memory,
 
   assert_ok (ctx, vd_memory_open (ctx, "t.vdi", data, size, true, &st));
   if (!data)
-    assert_ok (ctx, vd_format_vdi.create (ctx, st, how));
+    assert_ok (ctx, vd_format_vdi.create (ctx, st, NULL, NULL, how));
   assert_ok (ctx, vd_image_open_store (ctx, st, &open, &image));
   return image;
 }
