@@ -25,6 +25,7 @@ struct vd_blocklock *
 vd_blocklock_new (uint32_t block_size)
 {
   struct vd_blocklock *l;
+  pthread_rwlockattr_t attr;
   unsigned i;
 
   l = aligned_alloc (64, round_up (sizeof *l, 64));
@@ -33,8 +34,15 @@ vd_blocklock_new (uint32_t block_size)
   l->shift = log_2 (MIN_RANGE);
   while ((UINT64_C (1) << l->shift) < block_size)
     l->shift++;
+  /* By default who wants it exclusively waits for as long as others, one
+   * after another, share it: a trim in a busy block would never return.
+   */
+  pthread_rwlockattr_init (&attr);
+  pthread_rwlockattr_setkind_np (&attr,
+                                 PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
   for (i = 0; i < NR_LOCKS; ++i)
-    pthread_rwlock_init (&l->locks[i].lock, NULL);
+    pthread_rwlock_init (&l->locks[i].lock, &attr);
+  pthread_rwlockattr_destroy (&attr);
   return l;
 }
 

@@ -16,6 +16,7 @@ struct walk {
   int (*fn) (void *opaque, uint64_t offset, uint64_t len, unsigned type);
   void *opaque;
   bool one;
+  bool done;                    /* "one" has what it wanted */
 
   /* The extent that is growing; len 0: none yet. */
   uint64_t offset, len;
@@ -29,9 +30,7 @@ struct walk {
   bool hole;
 };
 
-#define WALK_DONE 1             /* "one" has what it wanted */
-
-/* 0, WALK_DONE, or what fn returned. */
+/* Not 0: the walk ends, because it is done, or fn returned that. */
 static int
 add (struct walk *w, uint64_t offset, uint64_t len, unsigned type)
 {
@@ -42,8 +41,10 @@ add (struct walk *w, uint64_t offset, uint64_t len, unsigned type)
     return 0;
   }
   if (w->len > 0) {
-    if (w->one)
-      return WALK_DONE;
+    if (w->one) {
+      w->done = true;
+      return 1;
+    }
     r = w->fn (w->opaque, w->offset, w->len, w->type);
     if (r != 0)
       return r;
@@ -149,7 +150,7 @@ vd_image_extents (struct vd_ctx *ctx, struct vd_image *image,
     len -= run.length;
   }
 
-  if (r != 0 && r != WALK_DONE)
+  if (r != 0 && !w.done)
     return r;
   return w.len > 0 ? fn (opaque, w.offset, w.len, w.type) : 0;
 }

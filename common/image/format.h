@@ -171,7 +171,7 @@ struct vd_image {
   bool differencing;            /* needs a parent */
   bool fixed;                   /* all of it is allocated: cannot be a
                                    difference */
-  bool front_to_back;           /* is being made, through the sink */
+  bool front_to_back;           /* empty, and written through the sink */
   struct vd_link link;
   struct vd_geometry lchs;
   const char *comment;          /* NULL: none; not escaped; in priv */

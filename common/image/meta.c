@@ -32,8 +32,11 @@ vd_image_set_meta (struct vd_ctx *ctx, struct vd_image *image,
   r = vd_round_check (ctx, image);
   if (r == 0)
     r = image->format->set_meta (ctx, image, change);
-  if (r == 0)
+  if (r == 0) {
     r = vd_store_sync (ctx, image->store);
+    if (r < 0)
+      vd_round_poison (ctx, image);
+  }
   return r;
 }
 

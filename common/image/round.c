@@ -300,8 +300,13 @@ round_thread (void *opaque)
       pthread_cond_timedwait (&e->work, &e->lock, &when);
     else {
       vd_ctx_init (&ctx, e->log);
-      if (wait_round (&ctx, image) < 0)
+      if (wait_round (&ctx, image) < 0) {
         vd_warning (&ctx, "%s", ctx.message);
+        /* Without memory, say: not again at once. */
+        clock_gettime (CLOCK_MONOTONIC, &when);
+        when.tv_sec += QUEUE_SECONDS;
+        pthread_cond_timedwait (&e->work, &e->lock, &when);
+      }
     }
   }
   pthread_mutex_unlock (&e->lock);

@@ -7,7 +7,8 @@
  * ascending order.  A block is handed over when everything before it has
  * been written, or when more than WINDOW bytes are waiting: then what is
  * missing before it counts as zeroes, and writing data there later is an
- * error.
+ * error.  What is missing may be on its way, in a thread that had no luck: so
+ * those who are ahead wait a little for it, while this has been of use.
  *
  * The format's put only takes the block over, and compresses it elsewhere, so
  * the lock is held for longer only when the format is behind; then all wait.
@@ -19,6 +20,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "cleanup.h"
 #include "engine.h"
@@ -26,6 +28,16 @@
 #include "rounding.h"
 
 #define WINDOW (64 * 1024 * 1024)
+
+/* How long to wait for what is missing; half as long after each time in vain,
+ * so that a client which leaves holes loses two seconds in all.
+ */
+#define PATIENCE_MS 1000
+
+/* The request that all wait for may still be in the socket, so not all
+ * threads may wait: the others fill a second window.
+ */
+#define WAITERS_MAX 4
 
 /* A block with data, wholly or in part. */
 struct waiting {
@@ -47,16 +59,22 @@ struct range {
 
 struct vd_sink_state {
   pthread_mutex_t lock;
+  pthread_cond_t moved;         /* complete has grown */
   struct vd_sink *sink;         /* the format's; NULL before the first write
                                    and after the last */
   bool finished;
   bool failed;
+  bool guessed;                 /* something missing was taken for zeroes */
   uint64_t stored;              /* blocks that start before this are gone */
   uint64_t complete;            /* written without a gap from 0 to here */
   struct range ahead[NR_AHEAD]; /* ascending, apart, beyond complete */
   unsigned nahead;
   struct waiting *first, *last;
   size_t bytes;                 /* that wait */
+  unsigned patience;            /* ms */
+  unsigned waiters;
+  uint64_t hole;                /* complete at which we wait ... */
+  struct timespec until;        /* ... and until when, CLOCK_MONOTONIC */
   uint8_t *has_data;            /* a bit for block_size bytes: not zeroes */
 };
 
@@ -64,6 +82,7 @@ int
 vd_sink_init (struct vd_ctx *ctx, struct vd_image *image)
 {
   struct vd_sink_state *s;
+  pthread_condattr_t attr;
 
   /* What is left out would be the parent's, and not zeroes. */
   if (image->engine->has_parent)
@@ -77,7 +96,13 @@ vd_sink_init (struct vd_ctx *ctx, struct vd_image *image)
     free (s);
     return vd_error (ctx, ENOMEM, "%s: no memory for writing", image->name);
   }
+  s->patience = PATIENCE_MS;
+  s->hole = UINT64_MAX;
   pthread_mutex_init (&s->lock, NULL);
+  pthread_condattr_init (&attr);
+  pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
+  pthread_cond_init (&s->moved, &attr);
+  pthread_condattr_destroy (&attr);
   image->engine->sink = s;
   return 0;
 }
@@ -96,6 +121,7 @@ vd_sink_free (struct vd_image *image)
   }
   if (s->sink)
     image->format->sink_close (s->sink);
+  pthread_cond_destroy (&s->moved);
   pthread_mutex_destroy (&s->lock);
   free (s->has_data);
   free (s);
@@ -137,6 +163,7 @@ advance (struct vd_sink_state *s, uint64_t offset)
     s->complete = max_u64 (s->complete, s->ahead[n++].end);
   s->nahead -= n;
   memmove (s->ahead, s->ahead + n, s->nahead * sizeof s->ahead[0]);
+  pthread_cond_broadcast (&s->moved);
 }
 
 static void
@@ -171,6 +198,18 @@ note_written (struct vd_sink_state *s, uint64_t offset, uint64_t end)
 
 /* ---- blocks that wait ------------------------------------------------- */
 
+static int
+check (struct vd_ctx *ctx, struct vd_image *image, struct vd_sink_state *s)
+{
+  if (s->failed)
+    return vd_error (ctx, EIO, "%s: an earlier write failed; the image is "
+                     "incomplete, create it again", image->name);
+  if (s->finished)
+    return vd_error (ctx, EROFS, "%s: the image is complete and cannot be "
+                     "changed", image->name);
+  return 0;
+}
+
 /* Hand the first one over. */
 static int
 put_first (struct vd_ctx *ctx, struct vd_image *image,
@@ -196,15 +235,51 @@ put_first (struct vd_ctx *ctx, struct vd_image *image,
   return 0;
 }
 
+/* The window is full.  True: look again, as the lock was released. */
+static bool
+wait_for_hole (struct vd_sink_state *s)
+{
+  int r;
+
+  if (s->patience == 0)
+    return false;
+  if (s->hole != s->complete) {
+    s->hole = s->complete;
+    clock_gettime (CLOCK_MONOTONIC, &s->until);
+    s->until.tv_sec += s->patience / 1000;
+    s->until.tv_nsec += s->patience % 1000 * 1000000L;
+    if (s->until.tv_nsec >= 1000000000L) {
+      s->until.tv_sec++;
+      s->until.tv_nsec -= 1000000000L;
+    }
+  }
+  s->waiters++;
+  r = pthread_cond_timedwait (&s->moved, &s->lock, &s->until);
+  s->waiters--;
+  if (r != ETIMEDOUT || s->hole != s->complete)
+    return true;
+  s->patience /= 2;
+  return false;
+}
+
 /* Hand over what can be. */
 static int
 drain (struct vd_ctx *ctx, struct vd_image *image, struct vd_sink_state *s)
 {
   int r;
 
-  while (s->first &&
-         (s->bytes > WINDOW ||
-          s->first->start + s->first->length <= s->complete)) {
+  while (s->first) {
+    if (s->first->start + s->first->length > s->complete) {
+      if (s->bytes <= WINDOW ||
+          (s->waiters >= WAITERS_MAX && s->bytes <= 2 * WINDOW))
+        break;
+      if (wait_for_hole (s)) {
+        if (s->failed)
+          return check (ctx, image, s);
+        continue;
+      }
+      s->guessed = true;
+    }
     r = put_first (ctx, image, s);
     if (r < 0)
       return r;
@@ -265,10 +340,15 @@ write_data (struct vd_ctx *ctx, struct vd_image *image,
     image->format->block_at (image, offset, &start, &length);
     n = min_u64 (end - offset, start + length - offset);
     if (start < s->stored) {
-      /* It was zeroes, and remains so: fine. */
-      if (has_data (image, s, start, offset + n) || !is_zero (data, n))
-        return behind (ctx, image, s, offset);
-      continue;
+      if (!has_data (image, s, start, start + length) && is_zero (data, n))
+        continue;
+      /* Who rewrites what he wrote before, keeps the image as it was then.
+       * But if this was taken for zeroes, the image is wrong, and must not be
+       * completed.
+       */
+      if (s->guessed)
+        s->failed = true;
+      return behind (ctx, image, s, offset);
     }
     r = get_waiting (ctx, image, s, start,
                      min_u64 (length, image->size - start), &w);
@@ -298,18 +378,6 @@ write_zeroes (struct vd_ctx *ctx, struct vd_image *image,
   return 0;
 }
 
-static int
-check (struct vd_ctx *ctx, struct vd_image *image, struct vd_sink_state *s)
-{
-  if (s->failed)
-    return vd_error (ctx, EIO, "%s: an earlier write failed; the image is "
-                     "incomplete, create it again", image->name);
-  if (s->finished)
-    return vd_error (ctx, EROFS, "%s: the image is complete and cannot be "
-                     "changed", image->name);
-  return 0;
-}
-
 int
 vd_sink_pwrite (struct vd_ctx *ctx, struct vd_image *image,
                 const void *buf, size_t len, uint64_t offset)
@@ -330,6 +398,11 @@ vd_sink_pwrite (struct vd_ctx *ctx, struct vd_image *image,
           : write_zeroes (ctx, image, s, offset, offset + len);
   if (r < 0)
     return r;
+  /* Clients like qemu-img zero the whole disk first, and then write: that
+   * says nothing about the order of what follows.
+   */
+  if (!buf && !s->first && s->stored == 0)
+    return 0;
   note_written (s, offset, offset + len);
   return drain (ctx, image, s);
 }

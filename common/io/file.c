@@ -246,8 +246,9 @@ file_preadv (struct vd_ctx *ctx, struct vd_store *st,
   uint64_t len = iov_total (iov, niov), done = 0;
 
   while (done < len) {
-    ssize_t r = preadv (f->fd, iov, niov < IOV_MAX ? niov : IOV_MAX,
-                        offset + done);
+    ssize_t r = niov == 1       /* measurably cheaper */
+      ? pread (f->fd, iov->iov_base, iov->iov_len, offset + done)
+      : preadv (f->fd, iov, niov < IOV_MAX ? niov : IOV_MAX, offset + done);
 
     if (r == -1) {
       if (errno == EINTR)
@@ -302,9 +303,24 @@ file_pwritev (struct vd_ctx *ctx, struct vd_store *st,
         atomic_store_explicit (&f->no_dsync, true, memory_order_relaxed);
         continue;
       }
+      if (r == -1 && errno != EINTR && errno != EIO) {
+        /* Was it the write that failed, or its sync?  That could be the only
+         * report that data of an earlier write were lost.
+         */
+        int err = errno;
+
+        r = pwritev (f->fd, iov, n, offset + done);
+        if (r >= 0) {
+          errno = err;
+          return vd_error (ctx, EIO, "%s: durable write of %" PRIu64
+                           " bytes at offset %" PRIu64 ": %m%s",
+                           st->name, len, offset, advice (st, err));
+        }
+      }
     }
     else {
-      r = pwritev (f->fd, iov, n, offset + done);
+      r = n == 1 ? pwrite (f->fd, iov->iov_base, iov->iov_len, offset + done)
+        : pwritev (f->fd, iov, n, offset + done);
       sync_after = fua;
     }
     if (r == -1 && errno == EINTR)
@@ -321,8 +337,9 @@ file_pwritev (struct vd_ctx *ctx, struct vd_store *st,
     if (done < len)
       advance (&iov, &niov, r);
   }
+  /* EIO whatever the reason: it need not be about this write. */
   if (sync_after && do_fdatasync (f->fd) == -1)
-    return vd_error (ctx, errno, "%s: fdatasync: %m%s",
+    return vd_error (ctx, EIO, "%s: fdatasync: %m%s",
                      st->name, advice (st, errno));
   return 0;
 }
@@ -471,31 +488,38 @@ file_extent (struct vd_ctx *ctx, struct vd_store *st, uint64_t offset,
   struct file *f = file_of (st);
   off_t pos;
 
-  (void) ctx;
-  pos = lseek (f->fd, offset, SEEK_DATA);
-  if (pos == -1 && errno == ENXIO) {
-    /* No data from here on, or beyond the end. */
-    *ret_hole = true;
-    *ret_end = INT64_MAX;
-    return 0;
-  }
+  /* Data is what there is most of: one call is enough for it. */
+  pos = lseek (f->fd, offset, SEEK_HOLE);
   if (pos != -1 && (uint64_t) pos > offset) {
-    *ret_hole = true;
+    *ret_hole = false;
     *ret_end = pos;
     return 0;
   }
-
-  /* Data, or a file system that cannot tell. */
-  *ret_hole = false;
-  *ret_end = INT64_MAX;
-  if (pos != -1) {
-    pos = lseek (f->fd, offset, SEEK_HOLE);
-    if (pos != -1)
-      /* Somebody may have punched a hole here between the two calls; a piece
-       * of it is then called data, which is always right.
-       */
-      *ret_end = max_u64 (pos, (offset | 4095) + 1);
+  if (pos == -1 && errno != ENXIO) {
+    *ret_hole = false;          /* a file system that cannot tell */
+    *ret_end = INT64_MAX;
+    return 0;
   }
+
+  pos = lseek (f->fd, offset, SEEK_DATA);
+  if (pos == -1) {
+    /* No data from here on.  Beyond the end of a file that has become shorter
+     * there are no zeroes: the client must read, and get the error.
+     */
+    uint64_t size;
+    int r = file_size (ctx, st, &size);
+
+    if (r < 0)
+      return r;
+    *ret_hole = offset < size;
+    *ret_end = *ret_hole ? size : INT64_MAX;
+    return 0;
+  }
+  /* Equal if somebody has written here between the two calls: a piece is then
+   * called data.
+   */
+  *ret_hole = (uint64_t) pos > offset;
+  *ret_end = *ret_hole ? (uint64_t) pos : (offset | 4095) + 1;
   return 0;
 }
 

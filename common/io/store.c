@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cleanup.h"
 #include "rounding.h"
 #include "store.h"
 
@@ -14,6 +15,8 @@ int
 vd_store_init (struct vd_store *st, const struct vd_store_ops *ops,
                const char *name, bool writable)
 {
+  pthread_rwlockattr_t attr;
+
   st->name = strdup (name);
   if (st->name == NULL)
     return -ENOMEM;
@@ -23,6 +26,14 @@ vd_store_init (struct vd_store *st, const struct vd_store_ops *ops,
   atomic_init (&st->touched, false);
   atomic_init (&st->no_punch, false);
   atomic_init (&st->no_zero, false);
+  atomic_init (&st->sync_failed, false);
+  pthread_mutex_init (&st->sync_lock, NULL);
+  /* Who syncs must not wait for ever while others keep on writing. */
+  pthread_rwlockattr_init (&attr);
+  pthread_rwlockattr_setkind_np (&attr,
+                                 PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+  pthread_rwlock_init (&st->fua_lock, &attr);
+  pthread_rwlockattr_destroy (&attr);
   return 0;
 }
 
@@ -128,13 +139,19 @@ vd_store_pwritev (struct vd_ctx *ctx, struct vd_store *st,
     return r;
   if (len == 0)
     return 0;
-  r = st->ops->pwritev (ctx, st, iov, niov, offset, flags);
+  if (flags & VD_STORE_FUA) {
+    pthread_rwlock_rdlock (&st->fua_lock);
+    r = st->ops->pwritev (ctx, st, iov, niov, offset, flags);
+    /* The kernel may have told this call of an earlier write's failure. */
+    if (r == -EIO)
+      atomic_store (&st->sync_failed, true);
+    pthread_rwlock_unlock (&st->fua_lock);
+  }
+  else
+    r = st->ops->pwritev (ctx, st, iov, niov, offset, flags);
   /* Part of a failed write may have been done. */
   if (r < 0 || !(flags & VD_STORE_FUA))
     set_touched (st);
-  /* The kernel may have told this call of an earlier write's failure. */
-  if (r == -EIO && (flags & VD_STORE_FUA))
-    atomic_store (&st->sync_failed, true);
   return r;
 }
 
@@ -257,8 +274,18 @@ vd_store_allocate (struct vd_ctx *ctx, struct vd_store *st,
   return vd_store_truncate (ctx, st, offset + len);
 }
 
-int
-vd_store_sync_always (struct vd_ctx *ctx, struct vd_store *st)
+static int
+check_synced (struct vd_ctx *ctx, struct vd_store *st)
+{
+  if (atomic_load (&st->sync_failed))
+    return vd_error (ctx, EIO, "%s: an earlier sync failed; what of the data "
+                     "is on the disk is not known", st->name);
+  return 0;
+}
+
+/* The lock is held. */
+static int
+sync_locked (struct vd_ctx *ctx, struct vd_store *st)
 {
   int r;
 
@@ -268,16 +295,34 @@ vd_store_sync_always (struct vd_ctx *ctx, struct vd_store *st)
   if (r < 0) {
     atomic_store (&st->touched, true);
     atomic_store (&st->sync_failed, true);
+    return r;
   }
-  return r;
+  /* A durable write that is about to return may have been told in our place
+   * that data were lost: let it say so.
+   */
+  pthread_rwlock_wrlock (&st->fua_lock);
+  pthread_rwlock_unlock (&st->fua_lock);
+  return check_synced (ctx, st);
+}
+
+int
+vd_store_sync_always (struct vd_ctx *ctx, struct vd_store *st)
+{
+  LOCK_SCOPE (&st->sync_lock);
+  return sync_locked (ctx, st);
 }
 
 int
 vd_store_sync (struct vd_ctx *ctx, struct vd_store *st)
 {
-  if (!atomic_load (&st->touched))
-    return 0;
-  return vd_store_sync_always (ctx, st);
+  int r;
+
+  /* Not touched may mean that a sync is under way: wait for its end. */
+  LOCK_SCOPE (&st->sync_lock);
+  r = check_synced (ctx, st);
+  if (r < 0 || !atomic_load (&st->touched))
+    return r;
+  return sync_locked (ctx, st);
 }
 
 int
@@ -319,6 +364,8 @@ vd_store_close (struct vd_store *st)
   if (st == NULL)
     return;
   name = st->name;
+  pthread_rwlock_destroy (&st->fua_lock);
+  pthread_mutex_destroy (&st->sync_lock);
   st->ops->close (st);
   free (name);
 }

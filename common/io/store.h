@@ -15,6 +15,7 @@
 #ifndef VDKIT_STORE_H
 #define VDKIT_STORE_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -94,6 +95,8 @@ struct vd_store {
   _Atomic bool no_punch;        /* ops->zero said -EOPNOTSUPP for punch */
   _Atomic bool no_zero;         /* ... and for zeroing in place */
   _Atomic bool sync_failed;     /* once: what is durable is not known */
+  pthread_mutex_t sync_lock;    /* held by the one who syncs */
+  pthread_rwlock_t fua_lock;    /* held shared by durable writes */
 };
 
 /* For implementations: the common part.  name is copied.  -ENOMEM. */
@@ -137,7 +140,8 @@ extern int vd_store_allocate (struct vd_ctx *ctx, struct vd_store *st,
                               uint64_t offset, uint64_t len);
 
 /* Sync if anything was changed since the last successful vd_store_sync that
- * began after the change; otherwise does nothing.
+ * began after the change; otherwise does nothing.  Fails for ever once a sync
+ * or a durable write has failed: the kernel reports such an error once.
  */
 extern int vd_store_sync (struct vd_ctx *ctx, struct vd_store *st);
 

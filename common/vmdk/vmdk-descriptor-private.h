@@ -11,7 +11,18 @@
 #ifndef VDKIT_VMDK_DESCRIPTOR_PRIVATE_H
 #define VDKIT_VMDK_DESCRIPTOR_PRIVATE_H
 
+#include <string.h>
+#include <strings.h>
+
 #include "vmdk-descriptor.h"
+
+/* The largest number of sectors that we believe. */
+#define SECTORS_MAX (UINT64_C (1) << 54)
+
+/* Room for a value in a message. */
+#define SHOWN 100
+
+#define N_ELEMENTS(a) (sizeof (a) / sizeof (a)[0])
 
 enum line_kind {
   LINE_COMMENT,                 /* or blank */
@@ -44,6 +55,53 @@ struct vmdk_descriptor {
   size_t nowned;
   struct vmdk_fields fields;
 };
+
+/* ---- words, where case does not matter -------------------------------- */
+
+static inline bool
+is_word (const char *text, size_t len, const char *word)
+{
+  return strlen (word) == len && strncasecmp (text, word, len) == 0;
+}
+
+static inline bool
+starts (const char *text, size_t len, const char *with)
+{
+  size_t n = strlen (with);
+
+  return len >= n && strncasecmp (text, with, n) == 0;
+}
+
+/* The index of a word in a list; n: it is not there. */
+static inline size_t
+find_word (const char *text, size_t len, const char *const *words, size_t n)
+{
+  size_t i;
+
+  for (i = 0; i < n && !is_word (text, len, words[i]); ++i)
+    ;
+  return i;
+}
+
+/* A number of digits only, at most SECTORS_MAX. */
+extern bool vmdk_parse_number (const char *p, size_t len, uint64_t *ret);
+
+/* ---- parsing ---------------------------------------------------------- */
+
+/* An error in a line, which is counted from 0 here. */
+extern int vmdk_line_error (struct vd_ctx *ctx,
+                            const struct vmdk_descriptor *d, size_t line,
+                            int err, const char *fmt, ...)
+  __attribute__ ((__format__ (__printf__, 5, 6)));
+#define bad(...) vmdk_line_error (__VA_ARGS__)
+
+/* vmdk-descriptor-fields.c: d->fields; names of another character set than
+ * ours; and what else the gate of OpenStack refuses.
+ */
+extern int vmdk_parse_fields (struct vd_ctx *ctx, struct vmdk_descriptor *d);
+extern int vmdk_convert_names (struct vd_ctx *ctx, struct vmdk_descriptor *d);
+extern int vmdk_check_strict (struct vd_ctx *ctx,
+                              const struct vmdk_descriptor *d);
 
 /* The first line with this key at or behind i; nlines: none. */
 extern size_t vmdk_descriptor_find (const struct vmdk_descriptor *d,

@@ -19,6 +19,9 @@
 /* What VirtualBox keeps of an encoded comment (vmdk-format 2.6). */
 #define COMMENT_MAX 1022
 
+/* For a file name, so that its line does not become too long. */
+#define NAME_BYTES_MAX (VMDK_LINE_MAX - 100)
+
 static int
 no_memory (struct vd_ctx *ctx, const char *name)
 {
@@ -374,6 +377,9 @@ check_text (struct vd_ctx *ctx, const char *name, const char *what,
   const char *p;
   char shown[100];
 
+  if (strlen (text) > NAME_BYTES_MAX)
+    return vd_error (ctx, EINVAL, "%s: %s is %zu bytes long, at most %d are "
+                     "possible", name, what, strlen (text), NAME_BYTES_MAX);
   for (p = text; *p; ++p)
     if ((unsigned char) *p < ' ' || *p == 0x7f || *p == '"')
       return vd_error (ctx, EINVAL, "%s: %s is \"%s\": quotes and control "

@@ -95,7 +95,10 @@ extern size_t vmdk_descriptor_nextents (const struct vmdk_descriptor *d);
 extern const struct vmdk_extent_line *
 vmdk_descriptor_extent (const struct vmdk_descriptor *d, size_t i);
 
-/* The raw value of a key ("createType", "ddb.adapterType"; case does not
+/* Like all texts that this header hands out, valid until the descriptor is
+ * changed or freed.
+ *
+ * The raw value of a key ("createType", "ddb.adapterType"; case does not
  * matter), quotes taken off; NULL if it is not there.
  */
 extern const char *vmdk_descriptor_get (const struct vmdk_descriptor *d,
@@ -111,7 +114,11 @@ extern int vmdk_descriptor_set (struct vd_ctx *ctx, struct vmdk_descriptor *d,
                                 const char *key, const char *value,
                                 bool quoted);
 
-/* The same for the fields that have a form of their own. */
+/* The same for the fields that have a form of their own.  A CID keeps its
+ * number of digits and a UUID its braces, so that the length stays if it can.
+ * In a comment quotes become apostrophes; NULL or "" removes it, as 0/0/0
+ * does a geometry.  -EINVAL: the comment is too long.
+ */
 extern int vmdk_descriptor_set_cid (struct vd_ctx *ctx,
                                     struct vmdk_descriptor *d,
                                     const char *key, uint32_t cid);

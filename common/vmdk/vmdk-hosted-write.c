@@ -24,13 +24,20 @@
 #include "vmdk-hosted.h"
 #include "vmdk-places.h"
 
-/* The file grows ahead of need by this much, so that few allocations make a
- * system call for it.  What is not used is cut off at the end of the session.
+/* The file grows ahead of need, by a quarter of its size within these limits,
+ * so that few allocations make a system call for it.  What is not used is cut
+ * off at the end of the session.
  */
-#define GROW_AHEAD (UINT64_C (16) << 20)
+#define GROW_MIN (UINT64_C (1) << 20)
+#define GROW_MAX (UINT64_C (16) << 20)
 
 /* Entries have 32 bits (vmdk-format 5.5). */
 #define SECTOR_LIMIT (UINT64_C (1) << 32)
+
+/* More tables (2 PiB of disk) than anybody has, and than one can look at in
+ * reasonable time.
+ */
+#define TABLES_MAX (UINT64_C (1) << 26)
 
 /* Grain tables are looked at in pieces of so many bytes. */
 #define BATCH (UINT64_C (1) << 20)
@@ -209,7 +216,8 @@ check_overlap (struct scan *s)
     return damage (s, "the grain tables from sector %" PRIu64
                    " on overlap their redundant copies from sector %" PRIu64
                    " on", a->start, b->start);
-  qsort (s->tables, s->ntables, sizeof s->tables[0], compare_sectors);
+  if (s->ntables > 0)
+    qsort (s->tables, s->ntables, sizeof s->tables[0], compare_sectors);
   for (i = 0; i < s->ntables; ++i) {
     uint64_t start = s->tables[i], end = start + n;
 
@@ -541,6 +549,12 @@ hosted_writer_open (struct vd_ctx *ctx, struct vmdk_extent *x)
   struct scan s;
   int r;
 
+  if (hs->ngts > TABLES_MAX) {
+    snprintf (x->no_write, sizeof x->no_write, "capacity is %" PRIu64
+              " sectors: too many grain tables to check", hs->h.capacity);
+    return 0;
+  }
+
   /* What we read may exist in the page cache only (rules O13); the core has
    * seen to the image's own file.
    */
@@ -682,8 +696,9 @@ grow (struct vd_ctx *ctx, struct hosted *hs, uint64_t end)
 {
   struct hosted_writer *w = hs->w;
   uint64_t need = end * VMDK_SECTOR;
-  uint64_t more = max_u64 (need, min_u64 (need + GROW_AHEAD,
-                                          SECTOR_LIMIT * VMDK_SECTOR));
+  uint64_t ahead = min_u64 (max_u64 (need / 4 / GROW_MIN, 1) * GROW_MIN,
+                            GROW_MAX);
+  uint64_t more = min_u64 (need + ahead, SECTOR_LIMIT * VMDK_SECTOR);
   LOCK_SCOPE (&w->grow_lock);
   uint64_t size = atomic_load (&hs->file_size);
   int r;

@@ -73,22 +73,22 @@ hosted_grain_valid (const struct hosted *hs, uint64_t index)
  * writing since (by vd_image_reopen_write), and have grown.
  */
 static uint64_t
-file_size_now (struct vd_ctx *ctx, const struct hosted *hs)
+file_size_now (struct vd_ctx *ctx, struct hosted *hs)
 {
   uint64_t size;
 
-  if (hs->w)
-    return atomic_load_explicit (&hs->file_size, memory_order_acquire);
-  if (vd_store_get_size (ctx, hs->store, &size) < 0) {
-    ctx->error = 0;
-    return 0;
+  if (hs->w == NULL) {
+    if (vd_store_get_size (ctx, hs->store, &size) == 0)
+      atomic_store (&hs->file_size, size);
+    else
+      ctx->error = 0;
   }
-  return size;
+  return atomic_load_explicit (&hs->file_size, memory_order_acquire);
 }
 
 /* How many of the n bytes from position on are in the file? */
 static uint64_t
-bytes_in_file (struct vd_ctx *ctx, const struct hosted *hs,
+bytes_in_file (struct vd_ctx *ctx, struct hosted *hs,
                uint64_t position, uint64_t n)
 {
   uint64_t size = atomic_load_explicit (&hs->file_size, memory_order_acquire);
@@ -110,6 +110,8 @@ hosted_table_state (struct vd_ctx *ctx, struct hosted *hs, uint64_t piece,
   r = vd_table_get (ctx, hs->gd, piece, &sector);
   if (r < 0)
     return r;
+  if (sector != 0 && !hosted_table_ok (hs, sector))
+    file_size_now (ctx, hs);
   if (!hosted_table_ok (hs, sector)) {
     if (hs->rgd) {
       r = vd_table_get (ctx, hs->rgd, piece, &copy);
@@ -182,19 +184,19 @@ hosted_resolve (const struct hosted *hs, uint64_t piece,
   }
 }
 
-/* What differs although there was no crash, and nobody else writes to the
- * image by now, is damage.  We go on with what is sound in either copy; one
- * warning is enough.
+/* What differs is damage if a crash (or somebody who writes to the image by
+ * now) cannot be why.  We go on with what is sound in either copy; one warning
+ * is enough.
  */
 static void
 copies_differ (struct vd_ctx *ctx, struct hosted *hs, uint64_t piece,
-               const char *what)
+               bool maybe_crash, const char *what)
 {
-  bool unclean = hs->h.unclean;
+  bool unclean = maybe_crash && hs->h.unclean;
 
   if (unclean || atomic_load (&hs->warned))
     return;
-  if (hosted_read_unclean (ctx, hs->store, &unclean) < 0)
+  if (maybe_crash && hosted_read_unclean (ctx, hs->store, &unclean) < 0)
     ctx->error = 0;
   if (!unclean && !atomic_exchange (&hs->warned, true))
     vd_warning (ctx, "%s: grain table %" PRIu64 " %s: the extent is damaged; "
@@ -221,11 +223,12 @@ gt_loaded (struct vd_ctx *ctx, void *opaque, uint64_t piece,
   if (r < 0)
     return r;
   if (!hosted_table_ok (hs, sector)) {
-    copies_differ (ctx, hs, piece, "is not where the grain directory says");
+    copies_differ (ctx, hs, piece, sector == 0,
+                   "is not where the grain directory says");
     return 0;
   }
   if (!hosted_table_ok (hs, copy_sector)) {
-    copies_differ (ctx, hs, piece, "has no redundant copy");
+    copies_differ (ctx, hs, piece, copy_sector == 0, "has no redundant copy");
     return 0;
   }
   if (sector == copy_sector)
@@ -235,19 +238,15 @@ gt_loaded (struct vd_ctx *ctx, void *opaque, uint64_t piece,
                       (uint64_t) copy_sector * VMDK_SECTOR);
   if (r < 0) {
     ctx->error = 0;
-    copies_differ (ctx, hs, piece, "has a redundant copy that cannot be read");
+    copies_differ (ctx, hs, piece, false,
+                   "has a redundant copy that cannot be read");
     return 0;
   }
   if (memcmp (entries, copy, hs->gt_bytes) == 0)
     return 0;
-  if (hs->w == NULL) {
-    uint64_t size = file_size_now (ctx, hs);
-
-    if (size > 0)
-      atomic_store (&hs->file_size, size);
-  }
+  file_size_now (ctx, hs);
   hosted_resolve (hs, piece, entries, copy);
-  copies_differ (ctx, hs, piece, "differs from its redundant copy");
+  copies_differ (ctx, hs, piece, true, "differs from its redundant copy");
   return 0;
 }
 
@@ -269,7 +268,7 @@ bad_run (struct vd_run *run, uint64_t length, const char *reason,
 
 /* What entry e says of the n bytes from offset on, all in one grain. */
 static void
-entry_run (struct vd_ctx *ctx, const struct hosted *hs, uint32_t e,
+entry_run (struct vd_ctx *ctx, struct hosted *hs, uint32_t e,
            uint64_t offset, uint64_t n, struct vd_run *run)
 {
   uint64_t in = offset & (hs->grain_bytes - 1);
@@ -314,18 +313,25 @@ entry_run (struct vd_ctx *ctx, const struct hosted *hs, uint32_t e,
  * True if the run goes on behind it, as far as one can see from here.
  */
 static bool
-add_entries (struct vd_ctx *ctx, const struct hosted *hs,
+add_entries (struct vd_ctx *ctx, struct hosted *hs,
              const struct vd_table_pin *pin, uint64_t offset, uint64_t len,
              struct vd_run *run)
 {
-  uint32_t i;
+  uint32_t i, end;
 
-  for (i = 0; i < pin->count && run->length < len; ++i) {
-    uint64_t at = offset + run->length;
-    uint64_t n = min_u64 (hs->grain_bytes - (at & (hs->grain_bytes - 1)),
-                          len - run->length);
+  for (i = 0; i < pin->count && run->length < len; i = end) {
+    uint64_t at = offset + run->length, n;
     struct vd_run one;
 
+    /* Large disks are mostly free. */
+    for (end = i; end < pin->count &&
+           atomic_load_explicit (&pin->entries[end],
+                                 memory_order_relaxed) == 0; ++end)
+      ;
+    if (end == i)
+      end = i + 1;
+    n = min_u64 (((uint64_t) (end - i) << hs->grain_shift) -
+                 (at & (hs->grain_bytes - 1)), len - run->length);
     entry_run (ctx, hs, vd_table_entry (pin, i), at, n, &one);
     if (run->length == 0)
       *run = one;
@@ -342,6 +348,61 @@ add_entries (struct vd_ctx *ctx, const struct hosted *hs,
   return run->length < len;
 }
 
+/* Does a table that begins at this sector lie in a hole of the file, and how
+ * many could follow it there?
+ */
+static uint64_t
+tables_in_hole (struct vd_ctx *ctx, const struct hosted *hs, uint32_t sector)
+{
+  uint64_t offset = (uint64_t) sector * VMDK_SECTOR, end;
+  bool hole;
+
+  if (vd_store_extent (ctx, hs->store, offset, &hole, &end) < 0) {
+    ctx->error = 0;
+    return 0;
+  }
+  return hole ? (end - offset) / hs->gt_bytes : 0;
+}
+
+/* The number of tables from this one on that hold nothing, as they and their
+ * copies stand in a row in a hole: those of a big disk, which take long to
+ * read.  Not while entries may wait in memory.
+ */
+static uint64_t
+skip_tables (struct vd_ctx *ctx, struct hosted *hs, uint64_t piece)
+{
+  uint32_t n = hosted_gt_sectors (&hs->h), first, copy = 0, e;
+  uint64_t max, i;
+
+  if (hs->w)
+    return 0;
+  if (vd_table_get (ctx, hs->gd, piece, &first) < 0 ||
+      (hs->rgd && vd_table_get (ctx, hs->rgd, piece, &copy) < 0))
+    goto fail;
+  if (!hosted_table_ok (hs, first) || (hs->rgd && !hosted_table_ok (hs, copy)))
+    return 0;
+  max = min_u64 (hs->ngts - piece, MAX_ABSENT);
+  max = min_u64 (max, tables_in_hole (ctx, hs, first));
+  if (hs->rgd && max > 0)
+    max = min_u64 (max, tables_in_hole (ctx, hs, copy));
+
+  for (i = 1; i < max; ++i) {
+    if (vd_table_get (ctx, hs->gd, piece + i, &e) < 0)
+      goto fail;
+    if (e != first + i * n || !hosted_table_ok (hs, e))
+      return i;
+    if (hs->rgd && vd_table_get (ctx, hs->rgd, piece + i, &e) < 0)
+      goto fail;
+    if (hs->rgd && (e != copy + i * n || !hosted_table_ok (hs, e)))
+      return i;
+  }
+  return max;
+
+ fail:
+  ctx->error = 0;
+  return 0;
+}
+
 static int
 hosted_locate (struct vd_ctx *ctx, struct vmdk_extent *x,
                uint64_t offset, uint64_t len, enum vd_locate what,
@@ -349,11 +410,9 @@ hosted_locate (struct vd_ctx *ctx, struct vmdk_extent *x,
 {
   struct hosted *hs = x->priv;
   struct vd_run run = { 0 };
-  unsigned tables = 0, absent = 0;
+  uint64_t tables = 0, absent = 0, skip;
   bool more = true;
   int r = 0;
-
-  (void) what;                  /* there is nothing else to ask */
 
   while (more && tables < MAX_TABLES && absent < MAX_ABSENT) {
     uint64_t at = offset + run.length;
@@ -367,9 +426,19 @@ hosted_locate (struct vd_ctx *ctx, struct vmdk_extent *x,
     r = hosted_table_state (ctx, hs, piece, &state, &sector);
     if (r < 0)
       break;
+    skip = 1;
+    if (state == HOSTED_TABLE_PRESENT && what == VD_LOCATE_MAP &&
+        (run.length == 0 || run.kind == VD_RUN_PARENT)) {
+      skip = skip_tables (ctx, hs, piece);
+      if (skip > 0) {
+        state = HOSTED_TABLE_ABSENT;
+        n = min_u64 (len - run.length,
+                     ((piece + skip) << hs->table_shift) - at);
+      }
+    }
     switch (state) {
     case HOSTED_TABLE_ABSENT:
-      absent++;
+      absent += skip;
       if (run.length == 0) {
         run.kind = VD_RUN_PARENT;
         run.mode = VD_MODE_ALLOC;
@@ -500,9 +569,10 @@ open_tables (struct vd_ctx *ctx, struct vmdk_extent *x, struct hosted *hs)
   if (h->flags & HOSTED_FLAG_REDUNDANT) {
     rgd = h->rgd_offset;
     if (!hosted_directory_fits (h, rgd, file_size) || rgd == gd) {
-      vd_warning (ctx, "%s: rgdOffset is %" PRIu64 ", where no redundant "
-                  "grain directory can be: it is not used", hs->store->name,
-                  rgd);
+      if (!x->write)            /* else no_write is told */
+        vd_warning (ctx, "%s: rgdOffset is %" PRIu64 ", where no redundant "
+                    "grain directory can be: it is not used",
+                    hs->store->name, rgd);
       snprintf (x->no_write, sizeof x->no_write, "rgdOffset is %" PRIu64
                 ", where no redundant grain directory can be", rgd);
       rgd = 0;
@@ -510,11 +580,12 @@ open_tables (struct vd_ctx *ctx, struct vmdk_extent *x, struct hosted *hs)
   }
   if (!hosted_directory_fits (h, gd, file_size)) {
     /* hosted_header_parse has found one of the two. */
-    vd_warning (ctx, "%s: gdOffset is %" PRIu64 ", beyond the end of the "
-                "file: the extent is damaged, the redundant grain directory "
-                "is read", hs->store->name, gd);
+    if (!x->write)
+      vd_warning (ctx, "%s: gdOffset is %" PRIu64 ", where no grain directory "
+                  "can be: the extent is damaged, the redundant one is read",
+                  hs->store->name, gd);
     snprintf (x->no_write, sizeof x->no_write, "gdOffset is %" PRIu64
-              ", beyond the end of the file", gd);
+              ", where no grain directory can be", gd);
     gd = rgd;
     rgd = 0;
     hs->use_redundant = true;

@@ -183,7 +183,9 @@ extern int stream_unpack (struct vd_ctx *ctx, struct vmdk_extent *x,
  */
 extern int stream_create_end (struct vd_ctx *ctx, struct vd_store *store,
                               const struct hosted_header *h);
-/* h is the header as it stands in the first sector. */
+/* Is it one of ours (those of others are never changed) and without grains?
+ * h is the header as it stands in the first sector.
+ */
 extern int stream_is_empty (struct vd_ctx *ctx, const char *name,
                             struct vd_store *store, uint64_t file_size,
                             const struct hosted_header *h, bool *ret);

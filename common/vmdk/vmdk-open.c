@@ -91,7 +91,7 @@ parse_embedded (struct vd_ctx *ctx, struct vd_image *image,
                      ", which strict=true does not allow (1 only)",
                      image->name, h.descriptor_offset);
   /* A stream that was created, and nobody has written to. */
-  if (image->write && (h.flags & HOSTED_FLAG_COMPRESSED)) {
+  if (h.flags & HOSTED_FLAG_COMPRESSED) {
     r = stream_is_empty (ctx, image->name, image->store, file_size, &h,
                          &image->front_to_back);
     if (r < 0)

@@ -31,12 +31,15 @@
 
 /* ---- the text in the store -------------------------------------------- */
 
-/* Values were changed, but not their lengths. */
+/* Values were changed, but not their lengths.  Whole lines are written: an
+ * earlier attempt may have left others than we know.
+ */
 static int
 write_values (struct vd_ctx *ctx, struct vd_image *image,
               const char *old, const char *new, size_t len)
 {
   const struct vmdk *vmdk = image->priv;
+  const size_t old_len = len;
   size_t first = 0;
 
   while (first < len && old[first] == new[first])
@@ -45,6 +48,10 @@ write_values (struct vd_ctx *ctx, struct vd_image *image,
     --len;
   if (first == len)
     return 0;
+  while (first > 0 && new[first - 1] != '\n')
+    --first;
+  while (len < old_len && new[len] != '\n')
+    ++len;
   return vd_store_pwrite (ctx, image->store, new + first, len - first,
                           vmdk->descriptor_offset + first, 0);
 }
@@ -166,9 +173,12 @@ apply (struct vd_ctx *ctx, struct vd_image *image, const struct update *u,
   else {
     copy = save_copy (image, u->new, new_len);
     r = write_sectors (ctx, image, u, first, end);
-    /* If that failed, the copy is all there is. */
-    if (r < 0)
+    if (r < 0 && copy) {
+      /* It is all there is. */
+      vd_warning (ctx, "%s: descriptor may be damaged; a complete one is in "
+                  "%s beside it", image->name, copy);
       free (copy);
+    }
     else
       remove_copy (image, copy);
   }
@@ -231,6 +241,16 @@ write_text (struct vd_ctx *ctx, struct vd_image *image,
     u.write = old_len > new_len ? old_len : new_len;
     if (new_len < old_len)
       u.cut = new_len;
+  }
+  if (vmdk->descriptor_room == 0 && new_len > file_size) {
+    /* Or the bytes could be there, but not the size.  The old text followed
+     * by NULs is the old text.
+     */
+    r = vd_store_truncate (ctx, image->store, new_len);
+    if (r == 0)
+      r = vd_store_sync (ctx, image->store);
+    if (r < 0)
+      return r;
   }
   return apply (ctx, image, &u, old_len, new_len);
 }
@@ -295,8 +315,7 @@ renew (struct vd_ctx *ctx, struct vmdk_descriptor *d)
   int r;
 
   if (f->has_cid && vmdk_descriptor_where (d, "CID", &offset, &len)) {
-    const char *old = vmdk_descriptor_get (d, "CID");
-    const char *content = vmdk_descriptor_get (d, "ddb.longContentID");
+    const char *old = vmdk_descriptor_get (d, "CID"), *content;
 
     if (len > 2 && (old[1] == 'x' || old[1] == 'X'))
       len -= 2;
@@ -306,6 +325,7 @@ renew (struct vd_ctx *ctx, struct vmdk_descriptor *d)
       return r;
 
     /* VMware's longer form of it, which ends with it (vmdk-format 2.6). */
+    content = vmdk_descriptor_get (d, "ddb.longContentID");
     if (content && strlen (content) == 32 &&
         strspn (content, "0123456789abcdefABCDEF") == 32) {
       char value[33];

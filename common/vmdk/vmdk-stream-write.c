@@ -36,6 +36,11 @@
  */
 #define LEVEL 5
 
+/* Room for the descriptor in a stream that we make; VirtualBox and VMware
+ * give it one or two sectors.
+ */
+#define DESCRIPTOR_SECTORS 20
+
 #define THREADS_MAX 32
 #define SLOTS_PER_THREAD 4
 
@@ -141,7 +146,8 @@ stream_is_empty (struct vd_ctx *ctx, const char *name,
   int r;
 
   *ret = false;
-  if (h->gd_offset != HOSTED_GD_AT_END)
+  if (h->gd_offset != HOSTED_GD_AT_END ||
+      h->descriptor_size != DESCRIPTOR_SECTORS)
     return 0;
   r = stream_read_footer (ctx, name, store, file_size, 0, &footer);
   if (r < 0)

@@ -253,6 +253,17 @@ served_can_write (void *handle)
   return h->writable;
 }
 
+/* Clients with several connections (nbdcopy) write at as many places far
+ * apart, which is not how a stream can be written.
+ */
+int
+served_can_multi_conn (void *handle)
+{
+  struct handle *h = handle;
+
+  return !(h->writable && vd_chain_image (h->disk->chain, h->level)->front_to_back);
+}
+
 int
 served_is_rotational (void *handle)
 {

@@ -49,6 +49,7 @@ extern int served_block_size (void *handle, uint32_t *minimum,
 extern int served_can_write (void *handle);
 extern int served_is_rotational (void *handle);
 extern int served_can_fua (void *handle);
+extern int served_can_multi_conn (void *handle);
 extern int served_can_cache (void *handle);
 extern int served_can (void *handle);
 extern int served_pread (void *handle, void *buf, uint32_t count,
@@ -79,7 +80,7 @@ extern int served_cache (void *handle, uint32_t count, uint64_t offset,
   .can_fast_zero      = served_can,                     \
   .can_extents        = served_can,                     \
   .can_fua            = served_can_fua,                 \
-  .can_multi_conn     = served_can,                     \
+  .can_multi_conn     = served_can_multi_conn,          \
   .can_cache          = served_can_cache,               \
   .pread              = served_pread,                   \
   .pwrite             = served_pwrite,                  \

@@ -72,6 +72,12 @@ ftruncate (int fd, off_t size)
 }
 
 ssize_t
+pwrite (int fd, const void *buf, size_t len, off_t offset)
+{
+  return fails (fd, "write") ? -1 : REAL (pwrite) (fd, buf, len, offset);
+}
+
+ssize_t
 pwritev (int fd, const struct iovec *iov, int n, off_t offset)
 {
   return fails (fd, "write") ? -1 : REAL (pwritev) (fd, iov, n, offset);

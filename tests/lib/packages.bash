@@ -49,6 +49,7 @@ cmd:fio               fio                 fio                  fio
 cmd:jq                jq                  jq                   jq
 cmd:tar               tar                 tar                  tar
 cmd:xz                xz-utils            xz                   xz
+cmd:7z                p7zip-full          p7zip-plugins        p7zip-full
 cmd:setpriv           util-linux          util-linux           util-linux
 '
 

@@ -695,6 +695,29 @@ test_sink (void **state)
   assert_ok (vd_image_close (&ctx, image));
 }
 
+static int
+toy_open_big (struct vd_ctx *ctx, struct vd_image *image)
+{
+  int r = toy_open (ctx, image);
+
+  image->front_to_back = true;
+  image->size = 100 * MIB;
+  return r;
+}
+
+static int
+toy_sink_count (struct vd_ctx *ctx, struct vd_sink *sink, uint64_t block,
+                const void *buf, size_t len)
+{
+  (void) ctx;
+  (void) sink;
+  (void) block;
+  (void) buf;
+  (void) len;
+  nput++;
+  return 0;
+}
+
 static void
 test_sink_behind (void **state)
 {
@@ -716,6 +739,86 @@ test_sink_behind (void **state)
   assert_true (sink_is_closed);
 }
 
+/* More waits than the window holds: what is missing is taken for zeroes.  If
+ * it comes then and is none, the image is not completed.
+ */
+static void
+test_sink_too_late (void **state)
+{
+  struct vd_format f = toy_with_sink ();
+  static uint8_t data[MIB];
+  struct vd_image *image;
+  struct vd_ctx ctx;
+  unsigned i;
+
+  (void) state;
+  fresh (&ctx);
+  memset (data, 1, sizeof data);
+  f.open = toy_open_big;
+  f.sink_put = toy_sink_count;
+  image = open_toy (&f, VD_WRITE_REQUIRE);
+  assert_ok (vd_image_pwrite (&ctx, image, data, TOY_BLOCK, 0, 0));
+  nput = 0;
+  for (i = 1; i <= 64; ++i)
+    assert_ok (vd_image_pwrite (&ctx, image, data, MIB, i * MIB, 0));
+  assert_int_equal (nput, 0);
+  assert_ok (vd_image_pwrite (&ctx, image, data, TOY_BLOCK, 65 * MIB, 0));
+  assert_int_equal (nput, 64 * MIB / TOY_BLOCK + 1);
+  assert_ok (vd_image_zero (&ctx, image, TOY_BLOCK, TOY_BLOCK, 0));
+  assert_ok (vd_image_flush (&ctx, image));
+  assert_int_equal (vd_image_pwrite (&ctx, image, data, 1, TOY_BLOCK, 0),
+                    -EIO);
+  assert_non_null (strstr (ctx.message, "front to back"));
+  assert_int_equal (vd_image_flush (&ctx, image), -EIO);
+  assert_int_equal (vd_image_end_session (&ctx, image), -EIO);
+  assert_false (sink_is_finished);
+  assert_int_equal (vd_image_close (&ctx, image), -EIO);
+  assert_true (sink_is_closed);
+}
+
+static void *
+late_writer (void *opaque)
+{
+  static uint8_t data[TOY_BLOCK] = { 1 };
+  struct vd_ctx ctx;
+
+  fresh (&ctx);
+  usleep (200000);
+  return vd_image_pwrite (&ctx, opaque, data, sizeof data, TOY_BLOCK, 0) < 0 ?
+    opaque : NULL;
+}
+
+/* A request that was delayed on its way is waited for. */
+static void
+test_sink_waits (void **state)
+{
+  struct vd_format f = toy_with_sink ();
+  static uint8_t data[MIB];
+  struct vd_image *image;
+  struct vd_ctx ctx;
+  pthread_t thread;
+  unsigned i;
+  void *bad;
+
+  (void) state;
+  fresh (&ctx);
+  memset (data, 1, sizeof data);
+  f.open = toy_open_big;
+  f.sink_put = toy_sink_count;
+  image = open_toy (&f, VD_WRITE_REQUIRE);
+  assert_int_equal (pthread_create (&thread, NULL, late_writer, image), 0);
+  assert_ok (vd_image_pwrite (&ctx, image, data, TOY_BLOCK, 0, 0));
+  for (i = 0; i < 90; ++i)
+    assert_ok (vd_image_pwrite (&ctx, image, data, MIB,
+                                2 * TOY_BLOCK + i * MIB, 0));
+  pthread_join (thread, &bad);
+  assert_null (bad);
+  assert_ok (vd_image_end_session (&ctx, image));
+  assert_true (sink_is_finished);
+  assert_int_equal (nput, 2 + 90 * MIB / TOY_BLOCK);
+  assert_ok (vd_image_close (&ctx, image));
+}
+
 /* Every order of pieces in a window gives the same, with nothing left behind
  * longer than it must be.
  */
@@ -734,6 +837,7 @@ test_sink_shuffled (void **state)
     uint64_t seed = round, piece = 512 * (1 + round % 40);
     unsigned n = div_round_up (image->size, piece), window = 1 + round % 64;
     unsigned held = 0, next = 0;
+    bool any = false;
 
     memset (disk, 0, sizeof disk);
     while (next < n || held > 0) {
@@ -746,10 +850,11 @@ test_sink_shuffled (void **state)
       offset = order[i] * piece;
       order[i] = order[--held];
       len = min_u64 (piece, image->size - offset);
-      if ((seed >> 50) % 4 == 0) {
+      if ((seed >> 50) % 4 == 0 && any) {
         assert_ok (vd_image_zero (&ctx, image, len, offset, 0));
         continue;
       }
+      any = true;
       memset (disk + offset, 1 + (seed >> 55), len);
       assert_ok (vd_image_pwrite (&ctx, image, disk + offset, len, offset,
                                   0));
@@ -765,6 +870,33 @@ test_sink_shuffled (void **state)
     assert_ok (vd_image_end_session (&ctx, image));
     assert_ok (vd_image_close (&ctx, image));
   }
+}
+
+/* The whole disk is zeroed first, as qemu-img does, and then written, not
+ * quite in order.
+ */
+static void
+test_sink_zeroed_first (void **state)
+{
+  struct vd_format f = toy_with_sink ();
+  struct vd_image *image = open_toy (&f, VD_WRITE_REQUIRE);
+  static uint8_t data[2 * TOY_BLOCK];
+  struct vd_ctx ctx;
+
+  (void) state;
+  fresh (&ctx);
+  memset (data, 1, sizeof data);
+  assert_ok (vd_image_zero (&ctx, image, image->size, 0, VD_MAY_TRIM));
+  assert_ok (vd_image_flush (&ctx, image));
+  assert_false (sink_is_finished);
+  assert_ok (vd_image_pwrite (&ctx, image, data, sizeof data, 4 * TOY_BLOCK,
+                              0));
+  assert_ok (vd_image_pwrite (&ctx, image, data, sizeof data, 2 * TOY_BLOCK,
+                              0));
+  assert_ok (vd_image_end_session (&ctx, image));
+  assert_true (sink_is_finished);
+  assert_int_equal (nput, 4);
+  assert_ok (vd_image_close (&ctx, image));
 }
 
 /* What was never written is zeroes; what came too late and is zeroes too, is
@@ -788,6 +920,9 @@ test_sink_zeroes (void **state)
   assert_ok (vd_image_zero (&ctx, image, 8 * TOY_BLOCK, 0, 0));
   assert_ok (vd_image_pwrite (&ctx, image, data, sizeof data, 8 * TOY_BLOCK,
                               0));
+  assert_int_equal (nput, 0);
+  assert_ok (vd_image_pwrite (&ctx, image, zeroes, 512, 0, 0));
+  assert_ok (vd_image_zero (&ctx, image, 8 * TOY_BLOCK, 0, 0));
   assert_int_equal (nput, 2);
   text[0] = '\0';
   assert_ok (vd_image_extents (&ctx, image, 0, 16 * TOY_BLOCK, false,
@@ -821,7 +956,10 @@ main (void)
     cmocka_unit_test (test_toy_extents),
     cmocka_unit_test (test_sink),
     cmocka_unit_test (test_sink_behind),
+    cmocka_unit_test (test_sink_too_late),
+    cmocka_unit_test (test_sink_waits),
     cmocka_unit_test (test_sink_shuffled),
+    cmocka_unit_test (test_sink_zeroed_first),
     cmocka_unit_test (test_sink_zeroes),
   };
 

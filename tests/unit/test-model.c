@@ -1,0 +1,685 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Random operations on VDI images, against a plain buffer that holds what the
+ * disk must read as.  Every seed draws its own geometry, flags and parent; at
+ * times the image is closed, looked at byte by byte, spoiled in ways that the
+ * format allows (a place that no entry names, garbage behind the last block,
+ * a count that lies), and opened again.
+ *
+ * VDKIT_MODEL_SEEDS: number of seeds of each kind; VDKIT_MODEL_FROM: the
+ * first (a failure names the seed, VDKIT_MODEL_SEEDS=1 repeats it alone).
+ */
+
+#include <config.h>
+
+#include "unit.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdbool.h>
+
+#include "byteorder.h"
+#include "image.h"
+#include "iszero.h"
+#include "memory.h"
+#include "rounding.h"
+#include "vdi.h"
+
+#define KIB UINT64_C (1024)
+#define MIB (UINT64_C (1024) * 1024)
+#define ENTRY_FREE UINT32_C (0xffffffff)
+#define ENTRY_ZERO UINT32_C (0xfffffffe)
+#define PIECE (256 * KIB)
+
+struct model {
+  uint64_t seed, state;
+  unsigned op;                  /* number of the present operation */
+  const char *what;             /* its name */
+
+  /* What was drawn. */
+  uint64_t size;                /* of the disk */
+  uint32_t block_size, extra;
+  bool differencing;
+  struct vd_parent parent;
+  uint8_t *parent_data;
+  bool honor_zeroes, honor_same;
+  size_t table_memory;
+  const char *path;             /* NULL: in memory */
+
+  struct vd_image *image;
+  int64_t lie;                  /* a count that spoil wrote, -1: none */
+  uint8_t *shadow;
+  uint8_t *buf;                 /* PIECE bytes */
+};
+
+/* ---- helpers ---------------------------------------------------------- */
+
+/* splitmix64 */
+static uint64_t
+draw (struct model *m)
+{
+  uint64_t z = (m->state += UINT64_C (0x9e3779b97f4a7c15));
+
+  z = (z ^ (z >> 30)) * UINT64_C (0xbf58476d1ce4e5b9);
+  z = (z ^ (z >> 27)) * UINT64_C (0x94d049bb133111eb);
+  return z ^ (z >> 31);
+}
+
+static uint64_t
+below (struct model *m, uint64_t n)
+{
+  return draw (m) % n;
+}
+
+static bool
+chance (struct model *m, unsigned percent)
+{
+  return below (m, 100) < percent;
+}
+
+#define complain(m, fmt, ...)                                           \
+  fail_msg ("seed %" PRIu64 ", operation %u (%s): " fmt,                \
+            (m)->seed, (m)->op, (m)->what, ##__VA_ARGS__)
+
+#define must(m, ctx, call)                                              \
+  do {                                                                  \
+    int r_ = (call);                                                    \
+    if (r_ < 0)                                                         \
+      complain (m, "%s: %d, %s", #call, r_, (ctx)->message);            \
+  } while (0)
+
+static void
+quiet (enum vd_log_level level, const char *text)
+{
+  (void) level;
+  (void) text;
+}
+
+#define CTX(ctx)                                                        \
+  struct vd_ctx ctx##_, *ctx = (vd_ctx_init (&ctx##_, quiet), &ctx##_)
+
+/* ---- the parent ------------------------------------------------------- */
+
+static int
+parent_pread (struct vd_ctx *ctx, void *opaque, void *buf, size_t len,
+              uint64_t offset)
+{
+  struct model *m = opaque;
+
+  (void) ctx;
+  assert_true (offset <= m->parent.size && len <= m->parent.size - offset);
+  memcpy (buf, m->parent_data + offset, len);
+  return 0;
+}
+
+static int
+parent_extents (struct vd_ctx *ctx, void *opaque, uint64_t offset,
+                uint64_t len, bool one,
+                int (*fn) (void *, uint64_t, uint64_t, unsigned),
+                void *fn_opaque)
+{
+  struct model *m = opaque;
+  uint64_t n;
+  int r;
+
+  (void) ctx;
+  assert_true (offset <= m->parent.size && len <= m->parent.size - offset);
+  for (; len > 0; offset += n, len -= n) {
+    bool zero;
+
+    n = min_u64 (len, 4 * KIB - offset % (4 * KIB));
+    zero = is_zero (m->parent_data + offset, n);
+    r = fn (fn_opaque, offset, n,
+            zero ? VD_EXTENT_HOLE | VD_EXTENT_ZERO : 0);
+    if (r != 0 || one)
+      return r;
+  }
+  return 0;
+}
+
+static void
+make_parent (struct model *m)
+{
+  uint64_t i, n;
+
+  switch (below (m, 3)) {
+  case 0: m->parent.size = m->size; break;
+  case 1: m->parent.size = m->size / 2 + below (m, m->size / 2); break;
+  default: m->parent.size = m->size + 512 * below (m, 300); break;
+  }
+  if (chance (m, 10))
+    m->parent.size = 512;
+  m->parent.opaque = m;
+  m->parent.pread = parent_pread;
+  m->parent.extents = parent_extents;
+  m->parent_data = calloc (1, m->parent.size);
+  assert_non_null (m->parent_data);
+  for (i = 0; i < m->parent.size; i += n) {
+    n = min_u64 (m->parent.size - i, 1 + below (m, 3 * m->block_size));
+    if (chance (m, 60))
+      memset (m->parent_data + i, 1 + below (m, 255), n);
+  }
+}
+
+/* What the disk reads as where the image has nothing. */
+static void
+from_below (const struct model *m, uint8_t *buf, uint64_t offset, size_t len)
+{
+  size_t n = 0;
+
+  if (m->differencing && offset < m->parent.size) {
+    n = min_u64 (len, m->parent.size - offset);
+    memcpy (buf, m->parent_data + offset, n);
+  }
+  memset (buf + n, 0, len - n);
+}
+
+/* ---- opening and closing ---------------------------------------------- */
+
+/* Opens m->path, or this content, which is freed. */
+static void
+open_it (struct model *m, uint8_t *data, size_t size)
+{
+  struct vd_open how = {
+    .write = VD_WRITE_REQUIRE,
+    .honor_zeroes = m->honor_zeroes, .honor_same = m->honor_same,
+    .table_memory = m->table_memory,
+    .parent = m->differencing ? &m->parent : NULL,
+    .log = quiet,
+  };
+  struct vd_store *st;
+  CTX (ctx);
+
+  if (m->path)
+    must (m, ctx, vd_image_open (ctx, m->path, &how, &m->image));
+  else {
+    must (m, ctx, vd_memory_open (ctx, "model.vdi", data, size, true, &st));
+    must (m, ctx, vd_image_open_store (ctx, st, &how, &m->image));
+  }
+  free (data);
+  if (m->image->size != m->size)
+    complain (m, "size is %" PRIu64, m->image->size);
+}
+
+/* The file as it is. */
+static uint8_t *
+content (struct model *m, size_t *ret_size)
+{
+  struct vd_store *st = m->image->store;
+  uint64_t size;
+  uint8_t *data;
+  CTX (ctx);
+
+  must (m, ctx, vd_store_get_size (ctx, st, &size));
+  data = malloc (size);
+  assert_non_null (data);
+  must (m, ctx, vd_store_pread (ctx, st, data, size, 0));
+  *ret_size = size;
+  return data;
+}
+
+static void
+put_content (struct model *m, const uint8_t *data, size_t size)
+{
+  FILE *f = fopen (m->path, "w");
+
+  assert_non_null (f);
+  assert_int_equal (fwrite (data, 1, size, f), size);
+  assert_int_equal (fclose (f), 0);
+}
+
+/* What must hold for every image file, whoever looks at it. */
+static void
+check_raw (struct model *m, const uint8_t *data, size_t size, bool tidy)
+{
+  uint32_t off_blocks = get_le32 (&data[340]), off_data = get_le32 (&data[344]);
+  uint32_t blocks = get_le32 (&data[384]), count = get_le32 (&data[388]);
+  uint64_t stride = (uint64_t) m->block_size + m->extra;
+  bool *seen = calloc (blocks, sizeof *seen);
+  uint32_t i, e, end = 0;
+
+  assert_non_null (seen);
+  if (count > blocks)
+    complain (m, "cBlocksAllocated %" PRIu32 " of %" PRIu32, count, blocks);
+  for (i = 0; i < blocks; ++i) {
+    uint64_t valid = min_u64 (m->block_size,
+                              m->size - (uint64_t) i * m->block_size);
+
+    e = get_le32 (&data[off_blocks + 4 * i]);
+    if (e == ENTRY_FREE || e == ENTRY_ZERO)
+      continue;
+    if (e >= blocks || seen[e])
+      complain (m, "entry %" PRIu32 " is %" PRIu32 "%s", i, e,
+                e < blocks ? ", twice" : "");
+    seen[e] = true;
+    end = e >= end ? e + 1 : end;
+    if (off_data + e * stride + m->extra + valid > size)
+      complain (m, "entry %" PRIu32 " is %" PRIu32 ", the file ends at %zu",
+                i, e, size);
+  }
+  /* Whoever never stores an entry need not correct the count. */
+  if (count < end && count != m->lie)
+    complain (m, "cBlocksAllocated %" PRIu32 ", used up to %" PRIu32,
+              count, end);
+  if (tidy && (count != end || size > off_data + end * stride))
+    complain (m, "count %" PRIu32 " for %" PRIu32 " blocks, size %zu, "
+              "offData %" PRIu32, count, end, size, off_data);
+  free (seen);
+}
+
+/* What a crash, or another program, may leave.  Returns the content, moved if
+ * it had to grow.
+ */
+static uint8_t *
+spoil (struct model *m, uint8_t *data, size_t *size)
+{
+  uint32_t off_blocks = get_le32 (&data[340]);
+  uint32_t blocks = get_le32 (&data[384]);
+  unsigned i, n;
+
+  for (n = below (m, 4); n > 0; --n) {
+    uint32_t index = below (m, blocks);
+    uint64_t start = (uint64_t) index * m->block_size;
+    uint8_t *entry = &data[off_blocks + 4 * index];
+
+    if (get_le32 (entry) >= ENTRY_ZERO)
+      continue;
+    put_le32 (entry, ENTRY_FREE);       /* its place is nobody's now */
+    if (start < m->size)
+      from_below (m, m->shadow + start, start,
+                  min_u64 (m->block_size, m->size - start));
+  }
+  if (chance (m, 50)) {
+    m->lie = chance (m, 50) ? below (m, blocks + 1) : blocks;
+    put_le32 (&data[388], m->lie);
+  }
+  if (chance (m, 50)) {
+    size_t more = 1 + below (m, 3 * m->block_size);
+
+    data = realloc (data, *size + more);
+    assert_non_null (data);
+    for (i = 0; i < more; ++i)
+      data[*size + i] = 0xee;
+    *size += more;
+  }
+  return data;
+}
+
+static void
+reopen (struct model *m)
+{
+  bool tidy = chance (m, 60);
+  uint8_t *data;
+  size_t size;
+  CTX (ctx);
+
+  /* With something stored, there is a session, and its end must be tidy. */
+  if (tidy && chance (m, 50)) {
+    must (m, ctx, vd_image_pwrite (ctx, m->image, "x", 1, 0, 0));
+    m->shadow[0] = 'x';
+    must (m, ctx, vd_image_end_session (ctx, m->image));
+    m->lie = -1;
+    data = content (m, &size);
+    check_raw (m, data, size, true);
+  }
+  else {
+    if (tidy)
+      must (m, ctx, vd_image_end_session (ctx, m->image));
+    else
+      must (m, ctx, vd_image_flush (ctx, m->image));
+    data = content (m, &size);
+    check_raw (m, data, size, false);
+  }
+  must (m, ctx, vd_image_close (ctx, m->image));
+  if (chance (m, 30)) {
+    data = spoil (m, data, &size);
+    if (m->path)
+      put_content (m, data, size);
+  }
+  else if (m->path && !tidy)
+    put_content (m, data, size);
+  open_it (m, data, size);
+}
+
+/* ---- checks ----------------------------------------------------------- */
+
+static void
+check_range (struct model *m, uint64_t offset, uint64_t len)
+{
+  uint64_t n, i;
+  CTX (ctx);
+
+  for (; len > 0; offset += n, len -= n) {
+    n = min_u64 (len, PIECE);
+    memset (m->buf, 0xdb, n);
+    must (m, ctx, vd_image_pread (ctx, m->image, m->buf, n, offset));
+    if (memcmp (m->buf, m->shadow + offset, n) == 0)
+      continue;
+    for (i = 0; m->buf[i] == m->shadow[offset + i]; ++i)
+      ;
+    complain (m, "byte %" PRIu64 " (block %" PRIu64 " + %" PRIu64
+              ") is 0x%02x, not 0x%02x", offset + i,
+              (offset + i) / m->block_size, (offset + i) % m->block_size,
+              m->buf[i], m->shadow[offset + i]);
+  }
+}
+
+struct extents {
+  struct model *m;
+  uint64_t next, calls;
+  unsigned type;
+};
+
+static int
+check_extent (void *opaque, uint64_t offset, uint64_t len, unsigned type)
+{
+  struct extents *x = opaque;
+  struct model *m = x->m;
+
+  if (offset != x->next || len == 0)
+    complain (m, "extent at %" PRIu64 "+%" PRIu64 ", expected one at %" PRIu64,
+              offset, len, x->next);
+  if (x->calls > 0 && type == x->type)
+    complain (m, "two extents of type %u meet at %" PRIu64, type, offset);
+  if (offset + len > m->size)
+    complain (m, "extent beyond the end of the disk");
+  if (type & VD_EXTENT_ZERO && !is_zero (m->shadow + offset, len))
+    complain (m, "extent %" PRIu64 "+%" PRIu64 " is not zero", offset, len);
+  if (type == VD_EXTENT_HOLE)
+    complain (m, "extent at %" PRIu64 " is a hole but not zero", offset);
+  x->next += len;
+  x->type = type;
+  x->calls++;
+  return 0;
+}
+
+static void
+check_extents (struct model *m, uint64_t offset, uint64_t len, bool one)
+{
+  struct extents x = { .m = m, .next = offset };
+  CTX (ctx);
+
+  must (m, ctx, vd_image_extents (ctx, m->image, offset, len, one,
+                                  check_extent, &x));
+  if (one ? x.calls != 1 : x.next < offset + len)
+    complain (m, "%" PRIu64 " extents of %" PRIu64 "+%" PRIu64
+              " end at %" PRIu64, x.calls, offset, len, x.next);
+}
+
+/* ---- operations ------------------------------------------------------- */
+
+static void
+draw_range (struct model *m, uint64_t *ret_offset, uint64_t *ret_len)
+{
+  uint64_t offset = below (m, m->size), len;
+
+  switch (below (m, 5)) {
+  case 0:                       /* whole blocks */
+    offset = round_down (offset, m->block_size);
+    len = m->block_size * (1 + below (m, 4));
+    break;
+  case 1:                       /* sectors */
+    offset = round_down (offset, 512);
+    len = 512 * (1 + below (m, 16));
+    break;
+  case 2:                       /* the end of the disk */
+    len = 1 + below (m, 2 * m->block_size);
+    if (chance (m, 20))
+      offset = m->size - min_u64 (len, m->size);
+    break;
+  default:
+    len = 1 + below (m, chance (m, 50) ? 1000 : 3 * m->block_size);
+  }
+  *ret_offset = offset;
+  *ret_len = min_u64 (min_u64 (len, m->size - offset), PIECE);
+}
+
+static void
+op_write (struct model *m)
+{
+  uint64_t offset, len, i;
+  CTX (ctx);
+
+  m->what = "write";
+  draw_range (m, &offset, &len);
+  switch (below (m, 6)) {
+  case 0:
+    memset (m->buf, 0, len);
+    break;
+  case 1:
+    from_below (m, m->buf, offset, len);
+    break;
+  case 2:
+    memcpy (m->buf, m->shadow + offset, len);
+    break;
+  case 3:                       /* zeroes but for the last byte */
+    memset (m->buf, 0, len);
+    m->buf[len - 1] = 1;
+    break;
+  default:
+    for (i = 0; i < len; ++i)
+      m->buf[i] = (i * 7 + m->op) % 251 + 1;
+  }
+  must (m, ctx, vd_image_pwrite (ctx, m->image, m->buf, len, offset,
+                                 chance (m, 15) ? VD_FUA : 0));
+  memcpy (m->shadow + offset, m->buf, len);
+}
+
+static void
+op_zero (struct model *m)
+{
+  unsigned flags = below (m, 8);        /* FUA, MAY_TRIM, FAST */
+  uint64_t offset, len;
+  int r;
+  CTX (ctx);
+
+  m->what = "zero";
+  draw_range (m, &offset, &len);
+  r = vd_image_zero (ctx, m->image, len, offset, flags);
+  if (r == -ENOTSUP && flags & VD_FAST) {
+    check_range (m, offset, len);       /* refused, and nothing was done */
+    return;
+  }
+  must (m, ctx, r);
+  memset (m->shadow + offset, 0, len);
+}
+
+/* What was trimmed reads as before or as zeroes, never as older data. */
+static void
+op_trim (struct model *m)
+{
+  uint64_t offset, len, i;
+  CTX (ctx);
+
+  m->what = "trim";
+  draw_range (m, &offset, &len);
+  must (m, ctx, vd_image_trim (ctx, m->image, len, offset,
+                               chance (m, 15) ? VD_FUA : 0));
+  must (m, ctx, vd_image_pread (ctx, m->image, m->buf, len, offset));
+  for (i = 0; i < len; ++i) {
+    if (m->buf[i] != 0 && m->buf[i] != m->shadow[offset + i])
+      complain (m, "byte %" PRIu64 " is 0x%02x after trim, was 0x%02x",
+                offset + i, m->buf[i], m->shadow[offset + i]);
+    m->shadow[offset + i] = m->buf[i];
+  }
+}
+
+static void
+operation (struct model *m)
+{
+  unsigned kind = below (m, 100);
+  uint64_t offset, len;
+  CTX (ctx);
+
+  if (kind < 35)
+    op_write (m);
+  else if (kind < 50)
+    op_zero (m);
+  else if (kind < 60)
+    op_trim (m);
+  else if (kind < 80) {
+    m->what = "read";
+    draw_range (m, &offset, &len);
+    check_range (m, offset, len);
+  }
+  else if (kind < 90) {
+    m->what = "extents";
+    draw_range (m, &offset, &len);
+    if (chance (m, 30))
+      len = m->size - offset;
+    check_extents (m, offset, len, chance (m, 40));
+  }
+  else if (kind < 94) {
+    m->what = "flush";
+    must (m, ctx, vd_image_flush (ctx, m->image));
+  }
+  else if (kind < 96) {
+    m->what = "end of session";
+    must (m, ctx, vd_image_end_session (ctx, m->image));
+  }
+  else if (kind < 97) {
+    m->what = "cache";
+    draw_range (m, &offset, &len);
+    must (m, ctx, vd_image_cache (ctx, m->image, len, offset));
+  }
+  else if (m->size < 100 * MIB || chance (m, 10)) {
+    m->what = "reopen";
+    reopen (m);
+    check_range (m, 0, m->size);
+  }
+}
+
+/* ---- one seed --------------------------------------------------------- */
+
+enum kind { BASE, DIFF, WINDOWED, IN_FILE };
+
+static void
+run_seed (uint64_t seed, enum kind kind, unsigned operations)
+{
+  struct model m = { .seed = seed, .what = "set-up", .lie = -1 };
+  struct vd_create how = { .force = true };
+  struct vd_store *st;
+  uint8_t *data;
+  size_t size;
+  unsigned i;
+  CTX (ctx);
+
+  m.state = seed * 4 + kind;
+  m.block_size = 4 * KIB << below (&m, 5);
+  m.extra = chance (&m, 40) ? 512 : 0;
+  m.size = 512 * (1 + below (&m, 40 * m.block_size / 512));
+  m.honor_zeroes = chance (&m, 30);
+  m.honor_same = chance (&m, 30);
+  m.table_memory = chance (&m, 50) ? 1 : 0;
+  m.differencing = kind == DIFF || (kind == IN_FILE && chance (&m, 50));
+  if (kind == WINDOWED) {
+    /* More pages of 1024 entries than are kept: these come and go. */
+    m.block_size = 4 * KIB;
+    m.size = 200 * MIB;
+      m.table_memory = 1;
+  }
+  if (kind == IN_FILE)
+    m.path = unit_path ("model.vdi");
+  m.buf = malloc (PIECE);
+  m.shadow = calloc (1, m.size);
+  assert_non_null (m.buf);
+  assert_non_null (m.shadow);
+  if (m.differencing) {
+    make_parent (&m);
+    from_below (&m, m.shadow, 0, m.size);
+    vd_uuid_random (&how.link.parent);
+  }
+
+  how.size = m.size;
+  how.block_size = m.block_size;
+  how.alignment = 512 << below (&m, 12);
+  must (&m, ctx, vd_memory_open (ctx, "new.vdi", NULL, 0, true, &st));
+  must (&m, ctx, vd_format_vdi.create (ctx, st, NULL, NULL, &how));
+  size = 0;
+  {
+    const uint8_t *p = vd_memory_data (st, &size);
+
+    data = malloc (size);
+    assert_non_null (data);
+    memcpy (data, p, size);
+  }
+  vd_store_close (st);
+  put_le32 (&data[380], m.extra);
+  if (m.path)
+    put_content (&m, data, size);
+  open_it (&m, data, size);
+
+  for (i = 0; i < operations; ++i) {
+    m.op = i + 1;
+    operation (&m);
+  }
+
+  m.what = "end";
+  check_range (&m, 0, m.size);
+  check_extents (&m, 0, m.size, false);
+  must (&m, ctx, vd_image_end_session (ctx, m.image));
+  data = content (&m, &size);
+  check_raw (&m, data, size, false);
+  must (&m, ctx, vd_image_close (ctx, m.image));
+  open_it (&m, data, size);
+  check_range (&m, 0, m.size);
+  check_extents (&m, 0, m.size, false);
+  must (&m, ctx, vd_image_close (ctx, m.image));
+  free (m.shadow);
+  free (m.parent_data);
+  free (m.buf);
+}
+
+static void
+run_seeds (enum kind kind, unsigned seeds, unsigned operations)
+{
+  const char *number = getenv ("VDKIT_MODEL_SEEDS");
+  const char *from = getenv ("VDKIT_MODEL_FROM");
+  uint64_t first = from ? strtoull (from, NULL, 10) : 1, i;
+
+  if (number)
+    seeds = strtoul (number, NULL, 10);
+  for (i = 0; i < seeds; ++i)
+    run_seed (first + i, kind, operations);
+}
+
+static void
+test_base (void **state)
+{
+  (void) state;
+  run_seeds (BASE, 250, 300);
+}
+
+static void
+test_diff (void **state)
+{
+  (void) state;
+  run_seeds (DIFF, 250, 300);
+}
+
+static void
+test_windowed (void **state)
+{
+  (void) state;
+  run_seeds (WINDOWED, 6, 1500);
+}
+
+static void
+test_in_file (void **state)
+{
+  (void) state;
+  run_seeds (IN_FILE, 60, 200);
+}
+
+int
+main (void)
+{
+  const struct CMUnitTest tests[] = {
+    cmocka_unit_test (test_base),
+    cmocka_unit_test (test_diff),
+    cmocka_unit_test (test_windowed),
+    cmocka_unit_test (test_in_file),
+  };
+
+  return cmocka_run_group_tests (tests, unit_setup, unit_teardown);
+}
