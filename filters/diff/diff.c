@@ -20,6 +20,7 @@
 
 #include "cleanup.h"
 #include "disk.h"
+#include "parse.h"
 #include "rounding.h"
 
 /* Requests to the layer below are cut at this size. */
@@ -27,7 +28,7 @@
 
 static void log_line (enum vd_log_level level, const char *text);
 
-/* ---- parameters --------------------------------------------------------- */
+/* ---- parameters ------------------------------------------------------- */
 
 static struct {
   char **files;                 /* base first; absolute */
@@ -69,54 +70,18 @@ diff_load (void)
 static void
 diff_unload (void)
 {
-  size_t i;
-
   if (--ninstances > 0)
     return;
-  for (i = 0; i < params.n; ++i)
-    free (params.files[i]);
-  free (params.files);
+  parse_free_strings (params.files);
   free (instances);
 }
 
 static int
-set_bool (bool *ret, const char *value)
+add_file (const char *value)
 {
-  int r = nbdkit_parse_bool (value);
-
-  if (r == -1)
+  if (parse_add_string (&params.files, nbdkit_absolute_path (value)) == -1)
     return -1;
-  *ret = r;
-  return 0;
-}
-
-static int
-set_word (bool *ret, const char *key, const char *value,
-          const char *first, const char *second)
-{
-  if (strcmp (value, first) != 0 && strcmp (value, second) != 0) {
-    nbdkit_error ("%s=%s: must be '%s' or '%s'", key, value, first, second);
-    return -1;
-  }
-  *ret = strcmp (value, second) == 0;
-  return 0;
-}
-
-static int
-add_file (char *path)
-{
-  char **files;
-
-  if (!path)
-    return -1;
-  files = realloc (params.files, (params.n + 1) * sizeof files[0]);
-  if (!files) {
-    nbdkit_error ("realloc: %m");
-    free (path);
-    return -1;
-  }
-  params.files = files;
-  files[params.n++] = path;
+  params.n++;
   return 0;
 }
 
@@ -127,7 +92,7 @@ diff_config (nbdkit_next_config *next, nbdkit_backend *nxdata,
   bool off;
 
   if (strcmp (key, "diff") == 0)
-    return add_file (nbdkit_absolute_path (value));
+    return add_file (value);
   if (strcmp (key, "diff-create") == 0) {
     if (!vd_format_by_name (value) || !vd_format_by_name (value)->create) {
       nbdkit_error ("diff-create=%s: must be 'vdi' or 'vmdk'", value);
@@ -137,27 +102,27 @@ diff_config (nbdkit_next_config *next, nbdkit_backend *nxdata,
     return 0;
   }
   if (strcmp (key, "diff-readonly") == 0)
-    return set_bool (&params.readonly, value);
+    return parse_bool (&params.readonly, value);
   if (strcmp (key, "diff-write") == 0)
-    return set_word (&params.require, key, value, "auto", "require");
+    return parse_word (&params.require, key, value, "auto", "require");
   if (strcmp (key, "diff-lock") == 0) {
-    if (set_word (&off, key, value, "auto", "off") == -1)
+    if (parse_word (&off, key, value, "auto", "off") == -1)
       return -1;
     params.lock = off ? VD_LOCK_OFF : VD_LOCK_AUTO;
     return 0;
   }
   if (strcmp (key, "diff-exports") == 0)
-    return set_word (&params.no_exports, key, value, "all", "none");
+    return parse_word (&params.no_exports, key, value, "all", "none");
   if (strcmp (key, "diff-base-export") == 0) {
     params.base_export = value;
     return 0;
   }
   if (strcmp (key, "honor-zeroes") == 0)
-    return set_bool (&params.honor_zeroes, value);
+    return parse_bool (&params.honor_zeroes, value);
   if (strcmp (key, "honor-same") == 0)
-    return set_bool (&params.honor_same, value);
+    return parse_bool (&params.honor_same, value);
   if (strcmp (key, "force-link") == 0)
-    return set_bool (&params.force_link, value);
+    return parse_bool (&params.force_link, value);
   return next (nxdata, key, value);
 }
 
@@ -219,7 +184,7 @@ diff_config_complete (nbdkit_next_config_complete *next,
   return next (nxdata);
 }
 
-/* ---- the layer below ----------------------------------------------------- */
+/* ---- the layer below -------------------------------------------------- */
 
 /* The aligned range around [*offset, *offset + *len) that may be asked for,
  * inside the layer's size; how much of it is wanted is unchanged.
@@ -384,7 +349,7 @@ static const struct vd_below below = {
   .name = "the layer below",
 };
 
-/* ---- opening -------------------------------------------------------------- */
+/* ---- opening ---------------------------------------------------------- */
 
 static int
 open_instance (struct instance *in, bool top)
@@ -541,7 +506,7 @@ diff_cleanup (nbdkit_backend *backend)
     disk_cleanup (&in->disk);
 }
 
-/* ---- connections ----------------------------------------------------------- */
+/* ---- connections ------------------------------------------------------ */
 
 struct handle {
   struct instance *in;
@@ -792,7 +757,7 @@ diff_prepare (nbdkit_next *next, void *handle, int readonly)
   return 0;
 }
 
-/* ---- what a connection can do ------------------------------------------------ */
+/* ---- what a connection can do ----------------------------------------- */
 
 static int64_t
 diff_get_size (nbdkit_next *next, void *handle)
@@ -887,7 +852,7 @@ diff_can_multi_conn (nbdkit_next *next, void *handle)
   return h->pass ? next->can_multi_conn (next) : 1;
 }
 
-/* ---- data ------------------------------------------------------------------- */
+/* ---- data ------------------------------------------------------------- */
 
 static int
 result (int r, int *err)

@@ -9,16 +9,13 @@
 #include <nbdkit-plugin.h>
 
 #include "params.h"
+#include "parse.h"
 
+/* "taken", or the error. */
 static int
-set_bool (bool *ret, const char *value)
+taken (int r)
 {
-  int r = nbdkit_parse_bool (value);
-
-  if (r == -1)
-    return -1;
-  *ret = r;
-  return 1;
+  return r == -1 ? -1 : 1;
 }
 
 /* The core takes 0 for "default"; typed by a user it is a mistake. */
@@ -37,56 +34,21 @@ set_size (uint64_t *ret, const char *key, const char *value)
   return 1;
 }
 
-/* One of two words; *ret says if it is the second. */
-static int
-set_word (bool *ret, const char *key, const char *value,
-          const char *first, const char *second)
-{
-  if (strcmp (value, first) != 0 && strcmp (value, second) != 0) {
-    nbdkit_error ("%s=%s: must be '%s' or '%s'", key, value, first, second);
-    return -1;
-  }
-  *ret = strcmp (value, second) == 0;
-  return 1;
-}
-
-/* Append to an array that ends with NULL. */
-static int
-add_string (char ***array, char *value)
-{
-  size_t n = 0;
-  char **a;
-
-  if (!value)
-    return -1;
-  while (*array && (*array)[n])
-    n++;
-  a = realloc (*array, (n + 2) * sizeof a[0]);
-  if (!a) {
-    nbdkit_error ("realloc: %m");
-    free (value);
-    return -1;
-  }
-  a[n] = value;
-  a[n + 1] = NULL;
-  *array = a;
-  return 1;
-}
-
 static int
 config_files (struct params *p, const char *key, const char *value)
 {
   if (strcmp (key, "allow-paths") == 0)
-    return add_string (&p->allow_paths, nbdkit_realpath (value));
+    return taken (parse_add_string (&p->allow_paths, nbdkit_realpath (value)));
   if (strcmp (key, "raw-disk") == 0) {
     if (strcmp (value, "allow") == 0) {
       p->policy.any_raw_disk = true;
       return 1;
     }
-    return add_string (&p->raw_disks, nbdkit_absolute_path (value));
+    return taken (parse_add_string (&p->raw_disks,
+                                    nbdkit_absolute_path (value)));
   }
   if (strcmp (key, "strict") == 0)
-    return set_bool (&p->policy.strict, value);
+    return taken (parse_bool (&p->policy.strict, value));
   return 0;
 }
 
@@ -111,7 +73,7 @@ config_blocks (struct params *p, const char *key, const char *value)
   if (strcmp (key, "data-alignment") == 0)
     return set_size (&p->how.alignment, key, value);
   if (strcmp (key, "force") == 0)
-    return set_bool (&p->how.force, value);
+    return taken (parse_bool (&p->how.force, value));
   return 0;
 }
 
@@ -161,31 +123,32 @@ params_config (struct params *p, const char *key, const char *value)
     return 1;
   }
   if (strcmp (key, "readonly") == 0)
-    return set_bool (&p->readonly, value);
+    return taken (parse_bool (&p->readonly, value));
   if (strcmp (key, "write") == 0)
-    return set_word (&p->require, key, value, "auto", "require");
+    return taken (parse_word (&p->require, key, value, "auto", "require"));
   if (strcmp (key, "lock") == 0) {
-    r = set_word (&off, key, value, "auto", "off");
+    r = taken (parse_word (&off, key, value, "auto", "off"));
     if (r == 1)
       p->lock = off ? VD_LOCK_OFF : VD_LOCK_AUTO;
     return r;
   }
   if (strcmp (key, "honor-zeroes") == 0)
-    return set_bool (&p->honor_zeroes, value);
+    return taken (parse_bool (&p->honor_zeroes, value));
   if (strcmp (key, "honor-same") == 0)
-    return set_bool (&p->honor_same, value);
+    return taken (parse_bool (&p->honor_same, value));
   if (strcmp (key, "chain") == 0)
-    return set_word (&p->no_chain, key, value, "auto", "none");
+    return taken (parse_word (&p->no_chain, key, value, "auto", "none"));
   if (strcmp (key, "parent") == 0) {
     p->parent = nbdkit_realpath (value);
     return p->parent ? 1 : -1;
   }
   if (strcmp (key, "force-link") == 0)
-    return set_bool (&p->force_link, value);
+    return taken (parse_bool (&p->force_link, value));
   if (strcmp (key, "single-link") == 0)
-    return set_bool (&p->single_link, value);
+    return taken (parse_bool (&p->single_link, value));
   if (strcmp (key, "chain-exports") == 0)
-    return set_word (&p->no_level_exports, key, value, "all", "none");
+    return taken (parse_word (&p->no_level_exports, key, value,
+                              "all", "none"));
   if (strcmp (key, "create") == 0) {
     p->how.variant = value;
     return 1;
@@ -261,22 +224,12 @@ params_complete (struct params *p)
   return 0;
 }
 
-static void
-free_strings (char **array)
-{
-  size_t i;
-
-  for (i = 0; array && array[i]; ++i)
-    free (array[i]);
-  free (array);
-}
-
 void
 params_free (struct params *p)
 {
   free (p->file);
   p->file = NULL;
   free (p->parent);
-  free_strings (p->allow_paths);
-  free_strings (p->raw_disks);
+  parse_free_strings (p->allow_paths);
+  parse_free_strings (p->raw_disks);
 }

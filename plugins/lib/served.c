@@ -95,7 +95,8 @@ open_chain (struct vd_ctx *ctx, struct served *d)
   r = find_files (ctx, d, &paths, &n);
   if (r < 0)
     return r;
-  r = vd_chain_open (ctx, (const char *const *) paths, n, &how, &d->disk.chain);
+  r = vd_chain_open (ctx, (const char *const *) paths, n, &how,
+                     &d->disk.chain);
   vd_paths_free (paths);
   return r;
 }
@@ -261,7 +262,8 @@ served_can_multi_conn (void *handle)
 {
   struct handle *h = handle;
 
-  return !(h->writable && vd_chain_image (h->disk->chain, h->level)->front_to_back);
+  return !(h->writable &&
+           vd_chain_image (h->disk->chain, h->level)->front_to_back);
 }
 
 int

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Values of parameters, for plugins and filters.  -1 after nbdkit_error.
+ */
+
+#ifndef VDKIT_PARSE_H
+#define VDKIT_PARSE_H
+
+#include <stdbool.h>
+
+/* As nbdkit_parse_bool; 0 on success. */
+extern int parse_bool (bool *ret, const char *value);
+
+/* One of two words; *ret says if it is the second.  0 on success. */
+extern int parse_word (bool *ret, const char *key, const char *value,
+                       const char *first, const char *second);
+
+/* Append to an array that ends with NULL (or is NULL); value belongs to the
+ * array from now on, or is freed.  NULL: fails (the caller's call that made it
+ * has said why).  0 on success.
+ */
+extern int parse_add_string (char ***array, char *value);
+extern void parse_free_strings (char **array);
+
+#endif /* VDKIT_PARSE_H */
