@@ -73,7 +73,7 @@ by_itself () {
   cd /
   assert_equal "$(hash_served "$(plugin_of "${files[i - 1]}")" \
     "$BATS_TEST_TMPDIR/$1/${files[i - 1]}")" "${hashes[i - 1]}" "from /"
-  cd "$BATS_TEST_TMPDIR/$1"
+  cd "$BATS_TEST_TMPDIR/$1" || return 1
   unchanged
 }
 
