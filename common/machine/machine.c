@@ -458,7 +458,7 @@ not_found (struct vd_ctx *ctx, const struct search *s,
            const struct vd_image *child)
 {
   const struct vd_link *l = &child->link;
-  char uuid[VD_UUID_TEXT], hint[256] = "", places[1024] = "";
+  char what[400], uuid[VD_UUID_TEXT], hint[256] = "", places[1024] = "";
   size_t n = 0, i;
 
   for (i = 0; i < s->nplaces; ++i) {
@@ -473,17 +473,21 @@ not_found (struct vd_ctx *ctx, const struct search *s,
   }
   if (l->parent_hint)
     vd_escape (l->parent_hint, strlen (l->parent_hint), hint, sizeof hint);
+  if (!vd_uuid_is_null (&l->parent))
+    snprintf (what, sizeof what, "UUID %s%s%s",
+              vd_uuid_text (&l->parent, uuid), hint[0] ? ", file " : "", hint);
+  else if (hint[0])
+    snprintf (what, sizeof what, "file %s", hint);
+  else if (l->has_cid && l->parent_cid != VD_CID_NONE)
+    snprintf (what, sizeof what, "it says the CID only, %08" PRIx32,
+              l->parent_cid);
+  else
+    snprintf (what, sizeof what, "it does not say which it is");
   return vd_error (ctx, EUNATCH, "%s: is a differencing image, and its parent "
-                   "was not found: %s%s%s%s%s; looked in %s and the .vbox "
-                   "files there; name it with parent=FILE, put it there, or "
-                   "allow its folder with allow-paths=DIR", child->name,
-                   vd_uuid_is_null (&l->parent) ? "" : "UUID ",
-                   vd_uuid_is_null (&l->parent) ? "" :
-                   vd_uuid_text (&l->parent, uuid),
-                   hint[0] ? vd_uuid_is_null (&l->parent) ? "file " :
-                   ", file " : "", hint,
-                   vd_uuid_is_null (&l->parent) && !hint[0] ?
-                   "it does not say which it is" : "", places);
+                   "was not found: %s; looked in %s and the .vbox files "
+                   "there; name it with parent=FILE, put it there, or allow "
+                   "its folder with allow-paths=DIR", child->name, what,
+                   places);
 }
 
 static int
