@@ -151,7 +151,7 @@ check_level (struct vd_ctx *ctx, const struct vd_chain *chain, size_t i,
 
   if (r < 0)
     return r;
-  if (i == 0 && !chain->has_below)
+  if (i == 0 && (!chain->has_below || how->alone))
     return 0;
   if (image->fixed)
     return vd_error (ctx, EINVAL, "%s: is a fixed image (%s), which holds all "
@@ -235,6 +235,10 @@ vd_chain_open (struct vd_ctx *ctx, const char *const *paths, size_t n,
   if (how->below) {
     chain->has_below = true;
     chain->below = *how->below;
+  }
+  else if (how->alone) {
+    chain->has_below = true;
+    chain->below.name = "nothing";
   }
   pthread_mutex_init (&chain->lock, NULL);
   chain->n = n;
@@ -495,11 +499,13 @@ static void
 forget (struct vd_chain *chain, uint64_t offset, uint64_t len)
 {
   struct level *l = top (chain);
-  struct vd_owners *o = atomic_load_explicit (&l->owners,
-                                              memory_order_acquire);
   struct vd_image *image = image_of (l);
   uint64_t first, last, block;
+  struct vd_owners *o;
 
+  /* Either who makes the index now sees the write, or we see the index. */
+  atomic_thread_fence (memory_order_seq_cst);
+  o = atomic_load_explicit (&l->owners, memory_order_acquire);
   if (!o || len == 0)
     return;
   vd_image_block_at (image, offset, &first, &block);

@@ -35,6 +35,8 @@ struct vd_chain_open {
   struct vd_open how;
   const struct vd_below *below; /* NULL: none; copied but for the strings */
   bool force_link;              /* a wrong link is a warning only */
+  bool alone;                   /* one image, without the parent that it may
+                                   need: what it does not hold is zeroes */
 };
 
 /* Open these files, base first.  The links between them are checked: the

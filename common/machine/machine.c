@@ -25,13 +25,16 @@
 struct candidate {
   char *path;
   struct vd_uuid uuid;
+  dev_t dev;
+  ino_t ino;
 };
 
 struct place {
-  char *folder;
+  char *folder;                 /* its real path */
   struct vd_folder *box;        /* names are looked up in here */
   struct vbox **settings;       /* the .vbox files in it */
   size_t nsettings;
+  bool too_many;                /* entries, to look at all of them */
   bool listed;
   struct candidate *images;
   size_t nimages;
@@ -39,7 +42,8 @@ struct place {
 
 struct search {
   const struct vd_search *how;
-  struct place places[2];       /* the image's folder, and the machine's */
+  struct place *places;         /* the image's folder, the machine's, those
+                                   that are allowed, those of the parents */
   size_t nplaces;
 };
 
@@ -69,55 +73,63 @@ has_suffix (const char *name, const char *suffix)
   return n > m && strcasecmp (name + n - m, suffix) == 0;
 }
 
-/* Call fn for the regular files of a folder that end so. */
+/* Call fn for the regular files of a folder that end so; links count if they
+ * do not lead out of the box.
+ */
 static int
-list_folder (struct vd_ctx *ctx, const char *folder, const char *const *suffixes,
-             int (*fn) (struct vd_ctx *ctx, void *opaque, const char *path),
-             void *opaque)
+list_folder (struct vd_ctx *ctx, const struct search *s, struct place *p,
+             const char *const *suffixes,
+             int (*fn) (struct vd_ctx *ctx, const struct search *s,
+                        struct place *p, const char *path,
+                        const struct stat *sb))
 {
   struct dirent *d;
   unsigned n = 0;
-  DIR *dir = opendir (folder);
+  DIR *dir = opendir (p->folder);
   int r = 0;
 
   if (!dir) {
-    vd_debug (ctx, "%s: cannot be listed: %m", folder);
+    vd_debug (ctx, "%s: cannot be listed: %m", p->folder);
     return 0;
   }
   while (r == 0 && (d = readdir (dir))) {
-    const char *const *s;
+    const char *const *suffix;
     CLEANUP_FREE char *path = NULL;
+    struct vd_ctx quiet;
     struct stat sb;
 
     if (++n > MAX_ENTRIES + 2) {
-      r = vd_error (ctx, EFBIG, "%s: has more than %d entries, which is too "
-                    "many to look for a parent in; name it with parent=FILE",
-                    folder, MAX_ENTRIES);
+      p->too_many = true;       /* which matters if a parent is not found */
       break;
     }
-    for (s = suffixes; *s && !has_suffix (d->d_name, *s); ++s)
+    for (suffix = suffixes; *suffix && !has_suffix (d->d_name, *suffix);
+         ++suffix)
       ;
-    if (!*s)
+    if (!*suffix)
       continue;
-    if (asprintf (&path, "%s/%s", folder, d->d_name) == -1) {
+    if (asprintf (&path, "%s/%s", p->folder, d->d_name) == -1) {
       path = NULL;
       r = no_memory (ctx);
       break;
     }
-    if (stat (path, &sb) == 0 && S_ISREG (sb.st_mode))
-      r = fn (ctx, opaque, path);
+    vd_ctx_init (&quiet, NULL);
+    if (vd_folder_stat (&quiet, p->box, d->d_name, false, &sb) == 0 &&
+        S_ISREG (sb.st_mode))
+      r = fn (ctx, s, p, path, &sb);
   }
   closedir (dir);
   return r;
 }
 
 static int
-add_settings (struct vd_ctx *ctx, void *opaque, const char *path)
+add_settings (struct vd_ctx *ctx, const struct search *s, struct place *p,
+              const char *path, const struct stat *sb)
 {
-  struct place *p = opaque;
   struct vbox *v, **settings;
   int r;
 
+  (void) s;
+  (void) sb;
   r = vbox_read (ctx, path, &v);
   if (r < 0) {
     /* One that cannot be read is not a reason to refuse an image that may
@@ -137,14 +149,25 @@ add_settings (struct vd_ctx *ctx, void *opaque, const char *path)
   return 0;
 }
 
+/* Look into this folder, too, if we do not yet. */
 static int
 add_place (struct vd_ctx *ctx, struct search *s, const char *folder)
 {
   static const char *const suffixes[] = { ".vbox", NULL };
-  struct place *p = &s->places[s->nplaces];
   CLEANUP_FREE char *inside = NULL;
+  struct place *places, *p;
+  size_t i;
   int r;
 
+  for (i = 0; i < s->nplaces; ++i)
+    if (strcmp (s->places[i].folder, folder) == 0)
+      return 0;
+  places = realloc (s->places, (s->nplaces + 1) * sizeof places[0]);
+  if (!places)
+    return no_memory (ctx);
+  s->places = places;
+  p = &places[s->nplaces];
+  memset (p, 0, sizeof *p);
   p->folder = strdup (folder);
   if (!p->folder || asprintf (&inside, "%s/x", folder) == -1) {
     inside = NULL;
@@ -153,28 +176,62 @@ add_place (struct vd_ctx *ctx, struct search *s, const char *folder)
   }
   s->nplaces++;
   r = vd_folder_of (ctx, inside, s->how->policy, VD_LOCK_OFF, &p->box);
-  return r < 0 ? r : list_folder (ctx, folder, suffixes, add_settings, p);
+  return r < 0 ? r : list_folder (ctx, s, p, suffixes, add_settings);
 }
 
+/* The folder of this image (a real path), and the machine's. */
 static int
-find_places (struct vd_ctx *ctx, struct search *s, const char *path)
+add_places_of (struct vd_ctx *ctx, struct search *s, const char *path)
 {
-  CLEANUP_FREE char *real = realpath (path, NULL);
+  CLEANUP_FREE char *folder = strdup (path);
   char *slash;
   int r;
 
-  if (!real)
-    return vd_error (ctx, errno, "%s: %m", path);
-  slash = strrchr (real, '/');
+  if (!folder)
+    return no_memory (ctx);
+  slash = strrchr (folder, '/');
   *slash = '\0';
-  r = add_place (ctx, s, real[0] ? real : "/");
+  r = add_place (ctx, s, folder[0] ? folder : "/");
   if (r < 0)
     return r;
-  slash = strrchr (real, '/');
+  slash = strrchr (folder, '/');
   if (!slash || strcmp (slash + 1, "Snapshots") != 0)
     return 0;
   *slash = '\0';
-  return add_place (ctx, s, real[0] ? real : "/");
+  return add_place (ctx, s, folder[0] ? folder : "/");
+}
+
+/* Where linked clones have their parents. */
+static int
+add_allowed_places (struct vd_ctx *ctx, struct search *s)
+{
+  const char *const *allowed =
+    s->how->policy ? s->how->policy->allow_paths : NULL;
+  int r = 0;
+
+  for (; r == 0 && allowed && *allowed; ++allowed) {
+    CLEANUP_FREE char *real = realpath (*allowed, NULL);
+    struct stat sb;
+
+    if (real && stat (real, &sb) == 0 && S_ISDIR (sb.st_mode))
+      r = add_place (ctx, s, real);
+  }
+  return r;
+}
+
+/* The place that is the folder of this image; add_places_of was there. */
+static const struct place *
+place_of (const struct search *s, const char *path)
+{
+  size_t n = strrchr (path, '/') - path, i;
+
+  if (n == 0)
+    n = 1;                      /* the root */
+  for (i = 0; i < s->nplaces; ++i)
+    if (strlen (s->places[i].folder) == n &&
+        strncmp (s->places[i].folder, path, n) == 0)
+      return &s->places[i];
+  return &s->places[0];
 }
 
 static void
@@ -194,6 +251,7 @@ free_search (struct search *s)
     free (p->folder);
     vd_folder_close (p->box);
   }
+  free (s->places);
 }
 
 /* ---- what an image says ------------------------------------------------- */
@@ -212,36 +270,34 @@ read_image (struct vd_ctx *ctx, const struct search *s, const char *path,
 }
 
 static int
-add_candidate (struct vd_ctx *ctx, void *opaque, const char *path)
+add_candidate (struct vd_ctx *ctx, const struct search *s, struct place *p,
+               const char *path, const struct stat *sb)
 {
-  struct search *s = opaque;
-  struct place *p = NULL;
   struct candidate *images;
   struct vd_image *image;
   struct vd_ctx quiet;
-  size_t i;
+  int r = 0;
 
-  (void) ctx;
   vd_ctx_init (&quiet, NULL);
   if (read_image (&quiet, s, path, &image) < 0)
     return 0;
-  for (i = 0; i < s->nplaces; ++i)
-    if (strncmp (path, s->places[i].folder,
-                 strlen (s->places[i].folder)) == 0 &&
-        !strchr (path + strlen (s->places[i].folder) + 1, '/'))
-      p = &s->places[i];
-  if (p && !vd_uuid_is_null (&image->link.uuid)) {
+  if (!vd_uuid_is_null (&image->link.uuid)) {
     images = realloc (p->images, (p->nimages + 1) * sizeof images[0]);
     if (images) {
       p->images = images;
-      images[p->nimages].uuid = image->link.uuid;
-      images[p->nimages].path = strdup (path);
-      if (images[p->nimages].path)
-        p->nimages++;
+      images += p->nimages;
+      images->uuid = image->link.uuid;
+      images->dev = sb->st_dev;
+      images->ino = sb->st_ino;
+      images->path = strdup (path);
     }
+    if (images && images->path)
+      p->nimages++;
+    else
+      r = no_memory (ctx);
   }
   vd_image_close (&quiet, image);
-  return 0;
+  return r;
 }
 
 static int
@@ -252,10 +308,12 @@ list_images (struct vd_ctx *ctx, struct search *s)
   int r;
 
   for (i = 0; i < s->nplaces; ++i) {
-    if (s->places[i].listed)
+    struct place *p = &s->places[i];
+
+    if (p->listed)
       continue;
-    s->places[i].listed = true;
-    r = list_folder (ctx, s->places[i].folder, suffixes, add_candidate, s);
+    p->listed = true;
+    r = list_folder (ctx, s, p, suffixes, add_candidate);
     if (r < 0)
       return r;
   }
@@ -309,77 +367,6 @@ by_name (struct vd_ctx *ctx, const struct place *p, const char *name,
   return resolve (ctx, p, last, ret);
 }
 
-static int
-by_settings (struct vd_ctx *ctx, const struct search *s,
-             const struct vd_uuid *uuid, char **ret)
-{
-  size_t i, j;
-
-  for (i = 0; i < s->nplaces; ++i) {
-    for (j = 0; j < s->places[i].nsettings; ++j) {
-      const struct vbox_disk *d = vbox_find (s->places[i].settings[j], uuid);
-
-      if (d && by_name (ctx, &s->places[i], d->location, ret) == 0)
-        return 0;
-    }
-  }
-  return 1;
-}
-
-static int
-by_listing (struct vd_ctx *ctx, struct search *s, const char *child,
-            const struct vd_uuid *uuid, char **ret)
-{
-  const char *first = NULL;
-  char text[VD_UUID_TEXT];
-  size_t i, j;
-  int r;
-
-  r = list_images (ctx, s);
-  if (r < 0)
-    return r;
-  for (i = 0; i < s->nplaces; ++i) {
-    for (j = 0; j < s->places[i].nimages; ++j) {
-      const struct candidate *c = &s->places[i].images[j];
-
-      if (!vd_uuid_equal (&c->uuid, uuid))
-        continue;
-      if (first)
-        return vd_error (ctx, ENOTUNIQ, "%s: its parent is the image with "
-                         "UUID %s, and two files have it: %s and %s; say "
-                         "which with parent=FILE", child,
-                         vd_uuid_text (uuid, text), first, c->path);
-      first = c->path;
-    }
-  }
-  if (!first)
-    return 1;
-  *ret = strdup (first);
-  return *ret ? 0 : no_memory (ctx);
-}
-
-static int
-not_found (struct vd_ctx *ctx, const struct search *s,
-           const struct vd_image *child)
-{
-  const struct vd_link *l = &child->link;
-  char uuid[VD_UUID_TEXT], hint[256] = "";
-
-  if (l->parent_hint)
-    vd_escape (l->parent_hint, strlen (l->parent_hint), hint, sizeof hint);
-  return vd_error (ctx, EUNATCH, "%s: is a differencing image, and its parent "
-                   "was not found: %s%s%s%s; looked in %s%s%s and the .vbox "
-                   "files there; name it with parent=FILE, put it there, or "
-                   "allow its folder with allow-paths=DIR", child->name,
-                   vd_uuid_is_null (&l->parent) ? "" : "UUID ",
-                   vd_uuid_is_null (&l->parent) ? "" :
-                   vd_uuid_text (&l->parent, uuid),
-                   hint[0] ? vd_uuid_is_null (&l->parent) ? "file " :
-                   ", file " : "", hint,
-                   s->places[0].folder, s->nplaces > 1 ? ", " : "",
-                   s->nplaces > 1 ? s->places[1].folder : "");
-}
-
 static bool
 has_uuid (const struct search *s, const char *path,
           const struct vd_uuid *uuid)
@@ -397,22 +384,124 @@ has_uuid (const struct search *s, const char *path,
   return same;
 }
 
+/* A name that leads to another image is worth less than the UUID. */
 static int
-find_parent (struct vd_ctx *ctx, struct search *s,
+by_name_and_uuid (struct vd_ctx *ctx, const struct search *s,
+                  const struct place *p, const char *name,
+                  const struct vd_uuid *uuid, char **ret)
+{
+  int r = by_name (ctx, p, name, ret);
+
+  if (r == 0 && !vd_uuid_is_null (uuid) && !has_uuid (s, *ret, uuid)) {
+    vd_debug (ctx, "%s: is not the image that is looked for", *ret);
+    free (*ret);
+    *ret = NULL;
+    r = 1;
+  }
+  return r;
+}
+
+static int
+by_settings (struct vd_ctx *ctx, const struct search *s,
+             const struct vd_uuid *uuid, char **ret)
+{
+  size_t i, j;
+
+  for (i = 0; i < s->nplaces; ++i) {
+    const struct place *p = &s->places[i];
+
+    for (j = 0; j < p->nsettings; ++j) {
+      const struct vbox_disk *d = vbox_find (p->settings[j], uuid);
+
+      if (d && by_name_and_uuid (ctx, s, p, d->location, uuid, ret) == 0)
+        return 0;
+    }
+  }
+  return 1;
+}
+
+static int
+by_listing (struct vd_ctx *ctx, struct search *s, const char *child,
+            const struct vd_uuid *uuid, char **ret)
+{
+  const struct candidate *first = NULL;
+  char text[VD_UUID_TEXT];
+  size_t i, j;
+  int r;
+
+  r = list_images (ctx, s);
+  if (r < 0)
+    return r;
+  for (i = 0; i < s->nplaces; ++i) {
+    for (j = 0; j < s->places[i].nimages; ++j) {
+      const struct candidate *c = &s->places[i].images[j];
+
+      if (!vd_uuid_equal (&c->uuid, uuid) ||
+          (first && first->dev == c->dev && first->ino == c->ino))
+        continue;
+      if (first)
+        return vd_error (ctx, ENOTUNIQ, "%s: its parent is the image with "
+                         "UUID %s, and two files have it: %s and %s; say "
+                         "which with parent=FILE", child,
+                         vd_uuid_text (uuid, text), first->path, c->path);
+      first = c;
+    }
+  }
+  if (!first)
+    return 1;
+  *ret = realpath (first->path, NULL);
+  return *ret ? 0 : 1;
+}
+
+static int
+not_found (struct vd_ctx *ctx, const struct search *s,
+           const struct vd_image *child)
+{
+  const struct vd_link *l = &child->link;
+  char what[400], uuid[VD_UUID_TEXT], hint[256] = "", places[1024] = "";
+  size_t n = 0, i;
+
+  for (i = 0; i < s->nplaces; ++i) {
+    if (s->places[i].too_many)
+      return vd_error (ctx, EFBIG, "%s: is a differencing image, and %s has "
+                       "more than %d entries, which is too many to look for "
+                       "its parent in; name it with parent=FILE",
+                       child->name, s->places[i].folder, MAX_ENTRIES);
+    if (n < sizeof places)
+      n += snprintf (places + n, sizeof places - n, "%s%s",
+                     i > 0 ? ", " : "", s->places[i].folder);
+  }
+  if (l->parent_hint)
+    vd_escape (l->parent_hint, strlen (l->parent_hint), hint, sizeof hint);
+  if (!vd_uuid_is_null (&l->parent))
+    snprintf (what, sizeof what, "UUID %s%s%s",
+              vd_uuid_text (&l->parent, uuid), hint[0] ? ", file " : "", hint);
+  else if (hint[0])
+    snprintf (what, sizeof what, "file %s", hint);
+  else if (l->has_cid && l->parent_cid != VD_CID_NONE)
+    snprintf (what, sizeof what, "it says the CID only, %08" PRIx32,
+              l->parent_cid);
+  else
+    snprintf (what, sizeof what, "it does not say which it is");
+  return vd_error (ctx, EUNATCH, "%s: is a differencing image, and its parent "
+                   "was not found: %s; looked in %s and the .vbox files "
+                   "there; name it with parent=FILE, put it there, or allow "
+                   "its folder with allow-paths=DIR", child->name, what,
+                   places);
+}
+
+static int
+find_parent (struct vd_ctx *ctx, struct search *s, const char *path,
              const struct vd_image *child, char **ret)
 {
   const struct vd_link *l = &child->link;
   bool uuid = !vd_uuid_is_null (&l->parent);
   int r = 1;
 
+  /* A hint is relative to the folder of the image that it is in. */
   if (l->parent_hint)
-    r = by_name (ctx, &s->places[0], l->parent_hint, ret);
-  /* A hint that leads to another image is worth less than the UUID. */
-  if (r == 0 && uuid && !has_uuid (s, *ret, &l->parent)) {
-    free (*ret);
-    *ret = NULL;
-    r = 1;
-  }
+    r = by_name_and_uuid (ctx, s, place_of (s, path), l->parent_hint,
+                          &l->parent, ret);
   if (r == 1 && uuid)
     r = by_settings (ctx, s, &l->parent, ret);
   if (r == 1 && uuid)
@@ -454,18 +543,24 @@ step (struct vd_ctx *ctx, struct search *s, char **down, size_t n,
   size_t i;
   int r;
 
-  r = read_image (ctx, s, down[n - 1], &image);
+  *ret_parent = NULL;
+  r = add_places_of (ctx, s, down[n - 1]);
+  if (r == 0 && n == 1)
+    r = add_allowed_places (ctx, s);
+  if (r == 0)
+    r = read_image (ctx, s, down[n - 1], &image);
   if (r < 0)
     return r;
-  *ret_parent = NULL;
   r = check_encrypted (ctx, s, image);
-  if (r == 0 && n == 1 && s->how->parent) {
+  if (s->how->alone)
+    ;
+  else if (r == 0 && n == 1 && s->how->parent) {
     *ret_parent = realpath (s->how->parent, NULL);
     if (!*ret_parent)
       r = vd_error (ctx, errno, "%s: %m", s->how->parent);
   }
   else if (r == 0 && image->differencing)
-    r = find_parent (ctx, s, image, ret_parent);
+    r = find_parent (ctx, s, down[n - 1], image, ret_parent);
   for (i = 0; r == 0 && *ret_parent && i < n; ++i)
     if (strcmp (down[i], *ret_parent) == 0)
       r = vd_error (ctx, ELOOP, "%s: its parent would be %s, which is above "
@@ -490,9 +585,6 @@ vd_find_chain (struct vd_ctx *ctx, const char *path,
 
   if (!paths)
     return no_memory (ctx);
-  r = find_places (ctx, &s, path);
-  if (r < 0)
-    goto out;
   paths[n++] = realpath (path, NULL);
   if (!paths[0]) {
     r = vd_error (ctx, errno, "%s: %m", path);

@@ -5,7 +5,9 @@
  * (vd-semantics 18.4, vmdk-format 10.3, rules 6 and 7).
  *
  * What is looked at: the folder of the image; in VirtualBox's layout, where
- * it is in "Snapshots", also the folder above; what the policy allows.
+ * it is in "Snapshots", also the folder above; the same for each parent that
+ * was found; the folders that the policy allows (but none below them).  Names
+ * in images and settings pass the gate of io/folder.h.
  */
 
 #ifndef VDKIT_MACHINE_H
@@ -17,6 +19,9 @@ struct vd_search {
   const struct vd_policy *policy;       /* NULL: nothing more is allowed */
   const char *parent;           /* the file that is the parent of the given
                                    image, whatever its links say; or NULL */
+  bool alone;                   /* no parents are wanted: the image itself,
+                                   if the .vbox files have nothing against
+                                   it */
   vd_log_fn log;
 };
 
@@ -25,7 +30,8 @@ struct vd_search {
  *
  * -EUNATCH: a parent cannot be found; the message names it, the places that
  * were looked at, and what to do.  -ENOTUNIQ: two files have the UUID.
- * -ELOOP: too long, or a circle.  -ENOTSUP: encrypted, by a .vbox file.
+ * -EFBIG: it may be in a folder with too many entries.  -ELOOP: too long, or
+ * a circle.  -ENOTSUP: encrypted, by a .vbox file.
  */
 extern int vd_find_chain (struct vd_ctx *ctx, const char *path,
                           const struct vd_search *how,

@@ -406,14 +406,28 @@ create_on (uint64_t size, const struct vd_link *link, const char *name)
   return 0;
 }
 
+/* How the new image names its parent: by the bare name if that is beside it.
+ */
+static const char *
+hint_to (const char *parent, const char *child)
+{
+  size_t n = strrchr (parent, '/') + 1 - parent;
+
+  if (strncmp (parent, child, n) == 0 && !strchr (child + n, '/'))
+    return parent + n;
+  return parent;
+}
+
 /* Make the new top image where what it is on is one of our images. */
 static int
 create_top (void)
 {
+  /* Not its metadata only, which lack the size of a VMDK. */
   const struct vd_open how = {
-    .write = VD_WRITE_NO, .lock = params.lock, .info = true, .log = log_line,
+    .write = VD_WRITE_NO, .lock = params.lock, .log = log_line,
+    .parent = &below.disk, .stacked = true,
   };
-  const char *path = under_the_top (), *slash = strrchr (path, '/');
+  const char *path = under_the_top ();
   struct vd_image *image;
   struct vd_ctx ctx;
   int r;
@@ -424,7 +438,8 @@ create_top (void)
     disk_report (&ctx, r);
     return -1;
   }
-  r = create_on (image->size, &image->link, slash ? slash + 1 : path);
+  r = create_on (image->size, &image->link,
+                 hint_to (path, params.files[params.n - 1]));
   vd_image_close (&ctx, image);
   return r;
 }

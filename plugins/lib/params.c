@@ -183,6 +183,12 @@ params_complete (struct params *p)
     nbdkit_error ("readonly=true and write=require contradict each other");
     return -1;
   }
+  if (p->single_link && p->require) {
+    nbdkit_error ("single-link=true and write=require contradict each other: "
+                  "what would be written into a lone differencing image could "
+                  "not be told from what is its parent's");
+    return -1;
+  }
   if (p->how.variant != NULL && !p->have_size) {
     nbdkit_error ("create=%s needs size=", p->how.variant);
     return -1;
@@ -205,6 +211,10 @@ params_complete (struct params *p)
   p->policy.raw_disks = (const char *const *) p->raw_disks;
   if (p->single_link && p->parent) {
     nbdkit_error ("single-link=true and parent= contradict each other");
+    return -1;
+  }
+  if (p->no_chain && p->parent) {
+    nbdkit_error ("chain=none and parent= contradict each other");
     return -1;
   }
   /* A stranger's image could name a private neighbour as its parent. */

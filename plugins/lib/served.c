@@ -49,33 +49,18 @@ open_how (const struct served *d, enum vd_write write)
   };
 }
 
-/* Reads as zeroes: what a lone differencing image is put on when the user
- * asks for it alone.
- */
-static const struct vd_below nothing_below = { .name = "nothing" };
-
 /* The files of the chain, base first. */
 static int
 find_files (struct vd_ctx *ctx, struct served *d, char ***ret, size_t *ret_n)
 {
   const struct params *p = &d->params;
   const struct vd_search how = {
-    .policy = &p->policy, .parent = p->parent, .log = d->disk.log,
+    .policy = &p->policy,
+    .parent = p->parent,
+    .alone = !p->parent && (p->no_chain || p->single_link),
+    .log = d->disk.log,
   };
-  char **paths;
 
-  if (!p->parent && (p->no_chain || p->single_link)) {
-    paths = calloc (2, sizeof paths[0]);
-    if (paths)
-      paths[0] = strdup (p->file);
-    if (!paths || !paths[0]) {
-      free (paths);
-      return vd_error (ctx, ENOMEM, "%s: no memory", p->file);
-    }
-    *ret = paths;
-    *ret_n = 1;
-    return 0;
-  }
   return vd_find_chain (ctx, p->file, &how, ret, ret_n);
 }
 
@@ -85,8 +70,8 @@ open_chain (struct vd_ctx *ctx, struct served *d)
   const struct params *p = &d->params;
   const struct vd_chain_open how = {
     .how = open_how (d, p->require ? VD_WRITE_REQUIRE : VD_WRITE_NO),
-    .below = p->single_link ? &nothing_below : NULL,
-    .force_link = p->force_link || p->single_link,
+    .alone = p->single_link,
+    .force_link = p->force_link,
   };
   char **paths;
   size_t n;

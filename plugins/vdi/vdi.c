@@ -10,7 +10,10 @@
 #define PLUGIN_NAME "vdi"
 #define PLUGIN_LONGNAME "vdkit VDI plugin"
 #define PLUGIN_DESCRIPTION "Serve VirtualBox disk images (VDI)"
-#define PLUGIN_HELP PARAMS_HELP ("dynamic|fixed") "\n" PARAMS_HELP_BLOCKS
-#define PLUGIN_KEYS PARAMS_BLOCKS
+/* A VDI names no files, but its parents may be VMDKs. */
+#define PLUGIN_HELP                                             \
+  PARAMS_HELP ("dynamic|fixed") "\n" PARAMS_HELP_BLOCKS "\n"    \
+  PARAMS_HELP_FILES
+#define PLUGIN_KEYS (PARAMS_BLOCKS | PARAMS_FILES)
 
 #include "served-plugin.h"
