@@ -11,6 +11,8 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 : "${top_builddir:=$top_srcdir/build/tests}"
 : "${NBDKIT:=nbdkit}"
 : "${PLUGIN_VDI:=$top_builddir/plugins/vdi/.libs/nbdkit-vdi-plugin.so}"
+: "${PLUGIN_VMDK:=$top_builddir/plugins/vmdk/.libs/nbdkit-vmdk-plugin.so}"
+: "${FILTER_DIFF:=$top_builddir/filters/diff/.libs/nbdkit-diff-filter.so}"
 : "${VDKIT_PEERS:=/var/lib/vdkit-peers}"
 : "${VDKIT_CORPUS:=$top_srcdir/../shared/corpus}"
 : "${PYTHON:=$(for p in python3 /usr/bin/python3; do
@@ -59,14 +61,19 @@ have () { command -v "$1" >/dev/null; }
 
 # ---- servers -------------------------------------------------------------
 
-# nbdkit as a user would type it; the word "vdi" becomes the plugin just built.
+# nbdkit as a user would type it; the words "vdi", "vmdk" and "--filter=diff"
+# become what was just built.
 # A plugin built with sanitizers needs their libraries in VDKIT_PRELOAD.
 # Sets the array nbdkit: the whole command line.
 nbdkit_command () {
   local arg
   nbdkit=(env ${VDKIT_PRELOAD:+"LD_PRELOAD=$VDKIT_PRELOAD"} "$NBDKIT")
   for arg; do
-    [ "$arg" != vdi ] || arg=$PLUGIN_VDI
+    case $arg in
+      vdi) arg=$PLUGIN_VDI ;;
+      vmdk) arg=$PLUGIN_VMDK ;;
+      --filter=diff) arg=--filter=$FILTER_DIFF ;;
+    esac
     nbdkit+=("$arg")
   done
 }
@@ -150,6 +157,13 @@ make_vdi () {
   local name=$1 size=$2
   shift 2
   serve vdi file="$name" create=dynamic size="$size" "$@" -- true
+}
+
+# make_vmdk NAME VARIANT SIZE [PARAMETER...]
+make_vmdk () {
+  local name=$1 variant=$2 size=$3
+  shift 3
+  serve vmdk file="$name" create="$variant" size="$size" "$@" -- true
 }
 
 # hash_of URI: SHA-256 of the whole content.
