@@ -23,7 +23,8 @@ each () {
       vmdk_file patch disk.vmdk "${words[@]}" || failed+=("$what")
     more=${more#"${more%%[! ]*}"}
     cp disk.vmdk before.vmdk
-    "$1" "$more" >row.log 2>&1 || {
+    : >row.log
+    "$1" "$more" >>row.log 2>&1 || {
       failed+=("$what")
       printf -- '---- %s (%s; %s)\n' "$what" "$make" "$patches"
       cat row.log
@@ -247,15 +248,15 @@ cut before the last grain; sparse grains=0,3; truncate=131072; 3 beyond the end 
   each recovered '
 first directory entry; sparse grains=0,3,700; gd[0]=0x7fffffff; grain (directory|table)
 second directory entry; sparse grains=0,3,700; gd[1]=0x7fffffff; grain (directory|table)
-first table all 0x00; sparse grains=0,3,700; fill-gt=0; grain table 0
-first table all 0xff; sparse grains=0,3,700; fill-gt=0xff; grain table 0
-one entry lost; sparse grains=0,3,700; gt[3]=0; grain table 0
-one entry beyond the end; sparse grains=0,3,700; gt[3]=0x7fffffff; grain table 0
-the redundant table; sparse grains=0,3,700; fill-rgt=0xff; grain table 0
+first table all 0x00; sparse grains=0,3,700; fill-gt=0; grain table (0|entry)
+first table all 0xff; sparse grains=0,3,700; fill-gt=0xff; grain table (0|entry)
+one entry lost; sparse grains=0,3,700; gt[3]=0; grain table (0|entry)
+one entry beyond the end; sparse grains=0,3,700; gt[3]=0x7fffffff; grain table (0|entry)
+the redundant table; sparse grains=0,3,700; fill-rgt=0xff; grain table (0|entry)
 the redundant directory entry; sparse grains=0,3,700; rgd[0]=0x7fffffff; grain (directory|table)
 gdOffset beyond the end; sparse grains=0,3,700; gdOffset=0x100000; gdOffset is 1048576
 gdOffset 0; sparse grains=0,3,700; gdOffset=0; gdOffset is 0
-rgdOffset is gdOffset; sparse grains=0,3,700; rgdOffset=38; rgdOffset is 38
+rgdOffset is gdOffset; sparse grains=0,3,700; rgdOffset=30; rgdOffset is 30
 rgdOffset beyond the end; sparse grains=0,3,700; rgdOffset=0x100000; rgdOffset is 1048576
 '
 }
@@ -345,6 +346,8 @@ a grain that is too short; stream grains=0,3,700; @$at:8=384 @$((at + 8)):4=9 @$
   vmdk_file sparse disk.vmdk capacity=131072 grains=
   truncate -s $(((1 << 41) - (1 << 16))) disk.vmdk ||
     skip "no files of 2 TiB here"
+  # The place before the last one is in use.
+  vmdk_file patch disk.vmdk 'gt[9]=4294967040' 'rgt[9]=4294967040'
   serve vmdk disk.vmdk -- '$NBDSH -u "$uri" -c "
 h.pwrite(b\"a\" * 512, 0)
 try:

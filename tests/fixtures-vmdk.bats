@@ -111,7 +111,7 @@ print(digest.hexdigest())
             | "\($set) \(.file)"' | sort -u >all
   [ -s all ]
   while read -r set file; do
-    grep -Eq "(check_view|check_large) $set $file( |\$)" \
+    grep -Eq "(check_view|check_large) $set $file( |;|\$)" \
       "$BATS_TEST_FILENAME" || { echo "no test for $set $file"; false; }
   done <all
 }
