@@ -7,11 +7,13 @@
 #include <config.h>
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cleanup.h"
 #include "engine.h"
+#include "escape.h"
 #include "rounding.h"
 
 #define DEFAULT_TABLE_MEMORY (16 * 1024 * 1024)
@@ -105,8 +107,20 @@ probe (struct vd_ctx *ctx, struct vd_store *store,
 static int
 need_parent (struct vd_ctx *ctx, const struct vd_image *image)
 {
-  char uuid[VD_UUID_TEXT];
+  const char *hint = image->link.parent_hint;
+  char uuid[VD_UUID_TEXT], shown[256];
 
+  /* VMware and qemu give a file name and a content ID. */
+  if (vd_uuid_is_null (&image->link.parent) &&
+      image->link.has_cid && image->link.parent_cid != VD_CID_NONE)
+    return vd_error (ctx, EUNATCH,
+                     "%s: is a differencing image; what it does not hold is "
+                     "in its parent, the image with CID %08" PRIx32
+                     "%s%s%s", image->name, image->link.parent_cid,
+                     hint ? " in the file \"" : "",
+                     hint ? vd_escape (hint, strlen (hint), shown,
+                                       sizeof shown) : "",
+                     hint ? "\"" : "");
   if (vd_uuid_is_null (&image->link.parent))
     return vd_error (ctx, EUNATCH,
                      "%s: is a differencing image, and names no parent; "

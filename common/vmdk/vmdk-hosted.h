@@ -173,6 +173,9 @@ extern int hosted_end_session (struct vd_ctx *ctx, struct vmdk_extent *x);
 extern int stream_read_footer (struct vd_ctx *ctx, const char *name,
                                struct vd_store *store, uint64_t file_size,
                                uint64_t nominal, struct hosted_header *h);
+extern int stream_check_strict (struct vd_ctx *ctx, const char *name,
+                                struct vd_store *store, uint64_t file_size,
+                                const struct hosted_header *h);
 extern int stream_unpack (struct vd_ctx *ctx, struct vmdk_extent *x,
                           uint64_t block, void *buf);
 

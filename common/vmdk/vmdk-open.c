@@ -90,6 +90,12 @@ parse_embedded (struct vd_ctx *ctx, struct vd_image *image,
     return vd_error (ctx, EACCES, "%s: descriptorOffset is %" PRIu64
                      ", which strict=true does not allow (1 only)",
                      image->name, h.descriptor_offset);
+  if (image->strict) {
+    r = stream_check_strict (ctx, image->name, image->store, file_size, &h);
+    if (r < 0)
+      return r;
+  }
+
   /* A stream that was created, and nobody has written to. */
   if (h.flags & HOSTED_FLAG_COMPRESSED) {
     r = stream_is_empty (ctx, image->name, image->store, file_size, &h,

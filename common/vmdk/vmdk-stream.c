@@ -29,6 +29,11 @@
 
 #define FLAGS_STREAM (HOSTED_FLAG_COMPRESSED | HOSTED_FLAG_MARKERS)
 
+/* Signature and version; descriptorOffset and descriptorSize. */
+#define STRICT_SAME_HEAD 8
+#define STRICT_SAME_FROM 28
+#define STRICT_SAME_LEN 16
+
 int
 stream_read_footer (struct vd_ctx *ctx, const char *name,
                     struct vd_store *store, uint64_t file_size,
@@ -84,6 +89,58 @@ stream_read_footer (struct vd_ctx *ctx, const char *name,
   footer.descriptor_offset = h->descriptor_offset;
   footer.descriptor_size = h->descriptor_size;
   *h = footer;
+  return 0;
+}
+
+static bool
+is_zero (const uint8_t *p, size_t n)
+{
+  while (n > 0 && *p == 0)
+    ++p, --n;
+  return n == 0;
+}
+
+/* What strict=true asks of the end of a stream, beyond what reading it needs:
+ * OpenStack's gate looks at every byte of the two markers, and wants the
+ * footer to lead to the descriptor that the header leads to.
+ */
+int
+stream_check_strict (struct vd_ctx *ctx, const char *name,
+                     struct vd_store *store, uint64_t file_size,
+                     const struct hosted_header *h)
+{
+  uint8_t head[HOSTED_HEADER], tail[TAIL];
+  const uint8_t *footer = tail + VMDK_SECTOR;
+  const uint8_t *eos = footer + VMDK_SECTOR;
+  const char *why = NULL;
+  int r;
+
+  if (h->gd_offset != HOSTED_GD_AT_END)
+    return 0;
+  if (file_size < HOSTED_HEADER + TAIL)
+    return vd_error (ctx, EACCES, "%s: strict: the file has %" PRIu64
+                     " bytes, too few for a footer", name, file_size);
+  r = vd_store_pread (ctx, store, head, sizeof head, 0);
+  if (r == 0)
+    r = vd_store_pread (ctx, store, tail, sizeof tail, file_size - TAIL);
+  if (r < 0)
+    return r;
+  if (file_size % VMDK_SECTOR != 0)
+    why = "something follows the end-of-stream marker";
+  else if (get_le32 (&tail[MARKER_TYPE]) != MARKER_FOOTER ||
+           get_le32 (&tail[MARKER_SIZE]) != 0 ||
+           !is_zero (&tail[MARKER_TYPE + 4],
+                     VMDK_SECTOR - (MARKER_TYPE + 4)))
+    why = "the footer marker is not in its usual form";
+  else if (!is_zero (eos, VMDK_SECTOR))
+    why = "the last sector is not an end-of-stream marker of zeroes";
+  else if (memcmp (head, footer, STRICT_SAME_HEAD) != 0 ||
+           memcmp (&head[STRICT_SAME_FROM], &footer[STRICT_SAME_FROM],
+                   STRICT_SAME_LEN) != 0)
+    why = "signature, version or place of the descriptor differ between "
+      "header and footer";
+  if (why)
+    return vd_error (ctx, EACCES, "%s: strict: %s", name, why);
   return 0;
 }
 

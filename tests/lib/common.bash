@@ -159,6 +159,13 @@ make_vdi () {
   serve vdi file="$name" create=dynamic size="$size" "$@" -- true
 }
 
+# make_vmdk NAME VARIANT SIZE [PARAMETER...]
+make_vmdk () {
+  local name=$1 variant=$2 size=$3
+  shift 3
+  serve vmdk file="$name" create="$variant" size="$size" "$@" -- true
+}
+
 # hash_of URI: SHA-256 of the whole content.
 hash_of () {
   ( set -o pipefail

@@ -51,6 +51,7 @@ cmd:tar               tar                 tar                  tar
 cmd:xz                xz-utils            xz                   xz
 cmd:7z                p7zip-full          p7zip-plugins        p7zip-full
 cmd:setpriv           util-linux          util-linux           util-linux
+cmd:strace            strace              strace               strace
 '
 
 # The python that has libnbd's module: not always the first one in PATH.

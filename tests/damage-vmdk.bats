@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# One wrong value in an image: it is refused, served read-only or served, and
+# what is lost is an error and never zeroes.  The images are made by
+# tests/lib/vmdk.py.
+
+load lib/common
+
+vmdk_file () { "$PYTHON" "$lib/vmdk.py" "$@"; }
+
+# each FUNCTION ROWS: a row is "what; KIND make parameters; patches; more",
+# and FUNCTION gets "more" with the image made as disk.vmdk and disk.vmdk.raw.
+each () {
+  local row what make patches more failed=() words
+  while IFS= read -r row; do
+    [ -n "$row" ] || continue
+    IFS=';' read -r what make patches more <<<"$row"
+    rm -f disk.vmdk disk.vmdk.raw
+    read -ra words <<<"$make"
+    vmdk_file "${words[0]:-sparse}" disk.vmdk "${words[@]:1}" ||
+      failed+=("$what")
+    read -ra words <<<"$patches"
+    [ ${#words[@]} -eq 0 ] ||
+      vmdk_file patch disk.vmdk "${words[@]}" || failed+=("$what")
+    more=${more#"${more%%[! ]*}"}
+    cp disk.vmdk before.vmdk
+    : >row.log
+    "$1" "$more" >>row.log 2>&1 || {
+      failed+=("$what")
+      printf -- '---- %s (%s; %s)\n' "$what" "$make" "$patches"
+      cat row.log
+    }
+  done <<<"$2"
+  [ ${#failed[@]} -eq 0 ] || printf 'wrong: %s\n' "${failed[@]}"
+  [ ${#failed[@]} -eq 0 ]
+}
+
+unchanged () { cmp disk.vmdk before.vmdk; }
+
+# refused PATTERN: nbdkit ends at once, names the file, and says why.
+refused () {
+  run serve -r vmdk disk.vmdk -- 'echo CLIENT RAN'
+  echo "$output"
+  [ "$status" -eq 1 ] || return 1
+  grep -Fq 'CLIENT RAN' <<<"$output" && return 1
+  assert_match "$output" "disk\\.vmdk: .*$1" || return 1
+  unchanged
+}
+
+not_writable () {
+  run serve vmdk disk.vmdk write=require -- 'echo CLIENT RAN'
+  echo "$output"
+  [ "$status" -eq 1 ] || return 1
+  assert_match "$output" "disk\\.vmdk: .*$1" || return 1
+  unchanged
+}
+
+# read_only PATTERN: the content is right, whoever wants to write gets it
+# read-only and the server says why; with write=require it does not start.
+read_only () {
+  serve vmdk disk.vmdk -- '
+    nbdinfo --json "$uri" | jq -e ".exports[0].is_read_only" &&
+    nbdcopy "$uri" out.raw' || return 1
+  assert_match "$(cat row.log)" "warning: .*disk\\.vmdk: .*$1" || return 1
+  cmp out.raw disk.vmdk.raw || return 1
+  not_writable "$1"
+}
+
+# written [PATTERN]: read right, and what is written is there afterwards.
+written () {
+  serve vmdk disk.vmdk -- 'nbdcopy "$uri" out.raw &&
+    cmp out.raw disk.vmdk.raw && $NBDSH -u "$uri" -c "
+raw = open(\"disk.vmdk.raw\", \"r+b\")
+size = h.get_size()
+for offset, n in ((100, 5000), (size - 600, 600)):
+    raw.seek(offset)
+    raw.write(b\"W\" * n)
+    h.pwrite(b\"W\" * n, offset)
+h.flush()
+raw.close()
+"' || return 1
+  [ -z "$1" ] || assert_match "$(cat row.log)" "warning: .*$1" || return 1
+  serve -r vmdk disk.vmdk -- 'nbdcopy "$uri" after.raw' || return 1
+  cmp after.raw disk.vmdk.raw
+}
+
+# lost "RANGES PATTERN": numbers of grains of 64K that are lost, as "2,7-9".
+# What reads them fails with the reason, the rest is right, nothing is written.
+lost () {
+  local ranges=${1%% *} pattern=${1#* }
+  cat >lost.py <<'EOP'
+import os
+lost = set()
+for part in os.environ["LOST"].split(","):
+    first, _, last = part.partition("-")
+    lost.update(range(int(first), int(last or first) + 1))
+want = open("disk.vmdk.raw", "rb").read()
+piece = 64 << 10
+for i in range(-(-len(want) // piece)):
+    start, end = i * piece, min((i + 1) * piece, len(want))
+    for n in (512, end - start):
+        try:
+            data = h.pread(n, end - n)
+        except nbd.Error as e:
+            assert i in lost, ("grain %d fails" % i, e)
+            assert e.errno == "EIO", e
+        else:
+            assert i not in lost, "grain %d is served" % i
+            assert data == want[end - n:end], "grain %d" % i
+# What is lost is no hole for those who copy.
+found = []
+h.block_status(len(want), 0,
+               lambda context, offset, entries, err:
+                 found.extend(entries) or 0)
+offset = 0
+for n, flags in zip(found[::2], found[1::2]):
+    for i in lost:
+        if offset < (i + 1) * piece and offset + n > i * piece:
+            assert flags == 0, (offset, n, flags)
+    offset += n
+EOP
+  LOST=$ranges serve vmdk disk.vmdk -- '"$PYTHON" -c "
+import nbd
+h = nbd.NBD()
+h.add_meta_context(\"base:allocation\")
+h.connect_uri(\"$uri\")
+h.set_strict_mode(0)
+exec(open(\"lost.py\").read())"' || return 1
+  assert_match "$(cat row.log)" "disk\\.vmdk: .*$pattern" || return 1
+  unchanged || return 1
+  # Whoever copies learns of it.
+  ! serve -r vmdk disk.vmdk -- 'nbdcopy "$uri" null:' || return 1
+  ! serve -r vmdk disk.vmdk -- 'qemu-img convert -f raw -O raw "$uri" out.raw'
+}
+
+# lost_read_only: the same, and the server knows before anyone reads.
+lost_read_only () {
+  lost "$1" || return 1
+  not_writable ""
+}
+
+# recovered PATTERN: nothing is lost, as there is a second copy; a warning says
+# so, and the file stays as it is.
+recovered () {
+  serve -r vmdk disk.vmdk -- 'nbdcopy "$uri" out.raw' || return 1
+  assert_match "$(cat row.log)" "warning: .*disk\\.vmdk: .*$1" || return 1
+  cmp out.raw disk.vmdk.raw || return 1
+  : >row.log
+  read_only "$1"
+}
+
+setup () {
+  common_setup
+  export PYTHON
+}
+
+@test "a wrong header is refused, with the field and its value" {
+  each refused '
+signature wrong; ; magic=0x664d444b; .
+unfinished; ; magic=0x766d646b; incomplete stream
+version 0; ; version=0; version .*is 0,
+version 4; ; version=4; version .*is 4,
+unknown high flag; ; flags=0x40003; flags is 0x40003.*0x40000
+newline bytes wrong; ; @73:4=0x0a0a0a0a; text mode
+newline bytes converted; ; @75:1=0x0a; text mode
+grainSize 0; ; grainSize=0; grainSize is 0
+grainSize 1; ; grainSize=1; grainSize is 1,
+grainSize 2; ; grainSize=2; grainSize is 2
+grainSize 4; ; grainSize=4; grainSize is 4
+grainSize 3; ; grainSize=3; grainSize is 3
+grainSize 12; ; grainSize=12; grainSize is 12
+grainSize 4096; ; grainSize=4096; grainSize is 4096
+grainSize 2^40; ; grainSize=0x10000000000; grainSize is 1099511627776
+numGTEsPerGT 0; ; numGTEsPerGT=0; numGTEsPerGT is 0
+numGTEsPerGT 1; ; numGTEsPerGT=1; numGTEsPerGT is 1,
+numGTEsPerGT 32; ; numGTEsPerGT=32; numGTEsPerGT is 32
+numGTEsPerGT 64; ; numGTEsPerGT=64; numGTEsPerGT is 64
+numGTEsPerGT 100; ; numGTEsPerGT=100; numGTEsPerGT is 100
+numGTEsPerGT 8192; ; numGTEsPerGT=8192; numGTEsPerGT is 8192
+numGTEsPerGT all ones; ; numGTEsPerGT=-1; numGTEsPerGT is 4294967295
+capacity 0; ; capacity=0; capacity is 0
+capacity less than the line; ; capacity=1000; capacity is 1000, .*131072
+capacity 2^40; ; capacity=0x10000000000; does not lie in the file
+capacity 2^64-1; ; capacity=-1; capacity is 18446744073709551615
+gdOffset and rgdOffset beyond the end; ; gdOffset=0x100000 rgdOffset=0x100000; gdOffset is 1048576
+gdOffset and rgdOffset 0; ; gdOffset=0 rgdOffset=0; gdOffset is 0
+gdOffset beyond the end, no copy; sparse flags=1; gdOffset=0x7fffffff; gdOffset is 2147483647
+gdOffset 0, no copy; sparse flags=1; gdOffset=0; gdOffset is 0
+gdOffset says footer; ; gdOffset=-1; gdOffset is 18446744073709551615
+descriptorSize 0; ; descriptorSize=0; descriptorSize is 0
+descriptorSize 20481; ; descriptorSize=20481; descriptorSize is 20481
+descriptorSize 2049; ; descriptorSize=2049; descriptorSize is 2049
+descriptorOffset beyond the end; ; descriptorOffset=0x100000; descriptorOffset is 1048576
+no descriptor inside; ; descriptorOffset=0; without a descriptor in it
+overHead beyond the end; ; overHead=0x100000; overHead is 1048576
+compressAlgorithm 1, not compressed; ; compressAlgorithm=1; compressAlgorithm is 1
+compressAlgorithm 2; ; compressAlgorithm=2; compressAlgorithm is 2
+compressed without markers; ; flags=0x10003 compressAlgorithm=1; without markers
+markers, not compressed; ; flags=0x20003; markers but not compressed
+compressAlgorithm 0 in a stream; stream; compressAlgorithm=0; compressAlgorithm is 0
+compressAlgorithm 2 in a stream; stream; compressAlgorithm=2; compressAlgorithm is 2
+header cut; ; truncate=511; 511 bytes
+signature only; ; truncate=4; 4 bytes
+empty; ; truncate=0; .
+'
+}
+
+@test "what does no harm is served, and can be written" {
+  each written '
+nothing wrong; ; ; 
+newline bytes wrong, not to be checked; sparse flags=2; @73:4=0x0a0a0a0a;
+no redundant tables; sparse flags=1; ;
+grains of 8 sectors; sparse grainSize=8 capacity=8192; ;
+grains of 256 sectors; sparse grainSize=256; ;
+grains of 1024 sectors; sparse grainSize=1024; ;
+grains of 2048 sectors; sparse grainSize=2048; ;
+128 entries in a table; sparse numGTEsPerGT=128; ;
+1024 entries in a table; sparse numGTEsPerGT=1024; ;
+2048 entries in a table; sparse numGTEsPerGT=2048; ;
+4096 entries in a table; sparse numGTEsPerGT=4096; ;
+grains in any order; sparse grains=700,3,0,699; ;
+not shut down in order; ; uncleanShutdown=1;
+unknown low flag; ; flags=0x8003;
+version 2; ; version=2;
+version 3, no change tracking; ; version=3;
+389 sectors; sparse capacity=389 grains=0,3; ;
+389 sectors, rounded up in the header; sparse capacity=512 line=389 grains=0,3; ;
+1954 sectors; sparse capacity=1954 grains=15; ;
+zeroed grain; sparse version=2 flags=7; gt[5]=1 rgt[5]=1;
+zeroed grain, version 1; sparse flags=7; gt[5]=1 rgt[5]=1;
+'
+}
+
+@test "what is lost is an error, never zeroes, and the rest is served" {
+  each lost '
+entry beyond the end of the file; sparse grains=0,3; gt[3]=0x100000 rgt[3]=0x100000; 3 beyond the end of the file
+entry as high as can be; sparse grains=0,3; gt[3]=-1 rgt[3]=-1; 3 beyond the end of the file
+entry in the metadata; sparse grains=0,3; gt[3]=2 rgt[3]=2; 3 into the metadata
+entry in the grain tables; sparse grains=0,3; gt[3]=30 rgt[3]=30; 3 into the metadata
+entry 1 without zeroed grains; sparse grains=0,3; gt[3]=1 rgt[3]=1; 3 entry is 1
+both directory entries beyond the end; sparse grains=0,600; gd[1]=0x7fffffff rgd[1]=0x7fffffff; 512-1023 grain directory entry 1 is 2147483647
+directory entry beyond the end, no copy; sparse flags=1 grains=0,600; gd[0]=0x7fffffff; 0-511 grain directory entry 0 is 2147483647
+directory entry in the header, no copy; sparse flags=1 grains=0,600; gd[1]=1 ; 512-1023 grain directory entry 1 is 1,
+cut before the last grain; sparse grains=0,3; truncate=131072; 3 beyond the end of the file
+'
+}
+
+@test "damage in one copy of the tables is made good from the other (M17)" {
+  each recovered '
+first directory entry; sparse grains=0,3,700; gd[0]=0x7fffffff; grain (directory|table)
+second directory entry; sparse grains=0,3,700; gd[1]=0x7fffffff; grain (directory|table)
+first table all 0x00; sparse grains=0,3,700; fill-gt=0; grain table (0|entry)
+first table all 0xff; sparse grains=0,3,700; fill-gt=0xff; grain table (0|entry)
+one entry lost; sparse grains=0,3,700; gt[3]=0; grain table (0|entry)
+one entry beyond the end; sparse grains=0,3,700; gt[3]=0x7fffffff; grain table (0|entry)
+the redundant table; sparse grains=0,3,700; fill-rgt=0xff; grain table (0|entry)
+the redundant directory entry; sparse grains=0,3,700; rgd[0]=0x7fffffff; grain (directory|table)
+gdOffset beyond the end; sparse grains=0,3,700; gdOffset=0x100000; gdOffset is 1048576
+gdOffset 0; sparse grains=0,3,700; gdOffset=0; gdOffset is 0
+rgdOffset is gdOffset; sparse grains=0,3,700; rgdOffset=30; rgdOffset is 30
+rgdOffset beyond the end; sparse grains=0,3,700; rgdOffset=0x100000; rgdOffset is 1048576
+'
+}
+
+@test "one entry differs and the session was not closed: the later one counts" {
+  each written '
+the primary is behind; sparse grains=0,3,700; gt[3]=0 uncleanShutdown=1;
+the copy is behind; sparse grains=0,3,700; rgt[3]=0 uncleanShutdown=1;
+'
+}
+
+@test "streams of all makes are read, and not written" {
+  each read_only '
+tables in front; stream grains=0,3,700; ; written once
+tables at the end; stream grains=0,3,700 footer=yes; ; written once
+no end marker, tables in front; stream grains=0,3,700 eos=no; ; written once
+short last grain; stream capacity=389 grains=0,3 short=yes; ; written once
+full last grain; stream capacity=389 grains=0,3; ; written once
+capacity rounded up; stream capacity=512 line=389 grains=3 footer=yes; ; written once
+progress markers; stream grains=0,3,700 progress=yes footer=yes; ; written once
+no grains; stream grains= footer=yes; ; written once
+'
+}
+
+@test "some bytes behind the end of a stream do no harm" {
+  local n
+  for n in 1 100 511; do
+    vmdk_file stream disk.vmdk grains=0,3,700 footer=yes
+    head -c $n /dev/urandom >>disk.vmdk
+    assert_equal "$(hash_served vmdk disk.vmdk)" "$(hash_file disk.vmdk.raw)"
+  done
+}
+
+@test "a stream without its end is refused" {
+  local size
+  vmdk_file stream disk.vmdk grains=0,3,700 footer=yes
+  size=$(stat -c %s disk.vmdk)
+  each refused "
+abandoned; stream grains=0,3,700 footer=yes; truncate=$((size - 5120)); (incomplete|cut off)
+no end marker; stream grains=0,3,700 footer=yes eos=no; ; (incomplete|cut off)
+cut short of a sector; stream grains=0,3,700 footer=yes; truncate=$((size - 512)); (incomplete|cut off)
+footer marker of another type; stream grains=0,3,700 footer=yes; @$((size - 1536 + 12)):4=2; no footer marker
+no directory in the footer; stream grains=0,3,700 footer=yes; @$((size - 1024 + 56)):8=-1; gdOffset is missing
+directory beyond the end; stream grains=0,3,700 footer=yes; @$((size - 1024 + 56)):8=0x100000; gdOffset
+footer of another version; stream grains=0,3,700 footer=yes; @$((size - 1024 + 4)):4=1; the footer has version 1
+end marker of another type; stream grains=0,3,700 footer=yes; @$((size - 512 + 12)):4=9; no end-of-stream marker
+lower-case magic; stream grains=0; @0:4=0x766d646b; incomplete
+"
+}
+
+@test "a damaged grain of a stream is an error, and the rest is served" {
+  local at
+  vmdk_file stream disk.vmdk grains=0,3,700 footer=no
+  at=$(($(vmdk_file get disk.vmdk 'gt[3]') * 512))
+  each lost_read_only "
+of another place; stream grains=0,3,700; @$at:8=128; 3 belongs to sector 128, not 384
+no bytes; stream grains=0,3,700; @$((at + 8)):4=0; 3 size is 0
+too many bytes; stream grains=0,3,700; @$((at + 8)):4=131073; 3 size is 131073
+beyond the end of the file; stream grains=0,3,700; @$((at + 8)):4=131072; 3 beyond the end of the file
+fewer bytes than there are; stream grains=0,3,700; @$((at + 8)):4=20; 3 do not inflate
+damaged; stream grains=0,3,700; @$((at + 40)):4=0x12345678; 3 inflate
+no zlib header; stream grains=0,3,700; @$((at + 12)):2=0; 3 do not inflate
+entry beyond the end; stream grains=0,3,700; gt[3]=0x7fffffff; 3 beyond the end of the file
+entry in the metadata; stream grains=0,3,700; gt[3]=2; 3 metadata
+a grain that is too short; stream grains=0,3,700; @$at:8=384 @$((at + 8)):4=9 @$((at + 12)):9=hex:789c030000000001ff; 3 inflate
+"
+}
+
+@test "COWD is read, and not written" {
+  local grain
+  for grain in 1 8; do
+    vmdk_file cowd disk-delta.vmdk grain=$grain
+    printf '%s\n' '# Disk DescriptorFile' version=1 CID=12345678 \
+      parentCID=ffffffff 'createType="vmfsSparse"' \
+      'RW 32768 VMFSSPARSE "disk-delta.vmdk"' >disk.vmdk
+    cp disk.vmdk before.vmdk
+    mv disk-delta.vmdk.raw disk.vmdk.raw
+    : >row.log
+    read_only '(COWD|vmfsSparse)' >row.log 2>&1 || { cat row.log; false; }
+  done
+  run serve -r vmdk disk-delta.vmdk -- true
+  [ "$status" -eq 1 ]
+  assert_match "$output" 'is one extent \(COWD\)'
+}
+
+@test "the last grain below 2 TiB is written, the next one has no room" {
+  vmdk_file sparse disk.vmdk capacity=131072 grains=
+  truncate -s $(((1 << 41) - (1 << 16))) disk.vmdk ||
+    skip "no files of 2 TiB here"
+  # The place before the last one is in use.
+  vmdk_file patch disk.vmdk 'gt[9]=4294967040' 'rgt[9]=4294967040'
+  serve vmdk disk.vmdk -- '$NBDSH -u "$uri" -c "
+h.pwrite(b\"a\" * 512, 0)
+try:
+    h.pwrite(b\"b\" * 512, 1 << 20)
+    raise SystemExit(\"written\")
+except nbd.Error as e:
+    assert e.errno == \"ENOSPC\", e
+h.flush()
+assert h.pread(512, 0) == b\"a\" * 512
+assert h.pread(512, 1 << 20) == bytes(512)
+"'
+  assert_equal "$(vmdk_file get disk.vmdk 'gt[0]' 'gt[16]')" \
+    "$(printf '%s\n' 4294967168 0)" "entries"
+}
