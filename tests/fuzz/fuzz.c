@@ -420,7 +420,7 @@ look (struct vd_image *image, uint32_t seed)
   unsigned i;
   int r, r1, r2;
 
-  for (i = 0; i < SPOTS; ++i) {
+  for (i = 0; i < SPOTS && image->size > 0; ++i) {
     size_t len, half;
     uint64_t offset = spot (image, seed, i, &len);
 
@@ -579,8 +579,8 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
 
   image = open_image (VD_WRITE_TRY, seed >> 4 & 1, seed % 2);
   check (image != NULL);
-  if (image->front_to_back)
-    close_image (image);        /* cannot be written anywhere */
+  if (image->front_to_back || image->size == 0)
+    close_image (image);        /* cannot be written just anywhere */
   else if (vd_image_writable (image))
     change (image, seed, seed >> 4 & 1);
   else {
