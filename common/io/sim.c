@@ -1040,7 +1040,13 @@ folder_create (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
   unlock (sim);
   if (r < 0)
     return r;
-  return open_file (ctx, sim, name, true, file, ret);
+  r = open_file (ctx, sim, name, true, file, ret);
+  if (r < 0) {
+    lock (sim);
+    file->removed = true;
+    unlock (sim);
+  }
+  return r;
 }
 
 static int

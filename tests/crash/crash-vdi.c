@@ -1,98 +1,20 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * Promise 1 for VDI, by exhaustion and by seeded chance.
- *
- * A script of some hundred operations (writes, zeroes, trims, flushes, FUA)
- * runs on an image on a simulated disk.  Then, for every point at which the
- * power could have failed, and for many drawn reorderings of what was not
- * synced there, the image is opened again: it must open for writing, its
- * tables must be sound, and every sector must hold what the model allows.
- *
- * "--plant" runs the same with an ordering bug put in; the run must then find
- * a violation, or the test is worth nothing.
- *
- * Usage: crash-vdi [--cuts N] [--seed S] [--plant map-first|no-count]
+ * Promise 1 for VDI: see crash.h.  Planted bugs are map-first, no-count.
  */
 
 #include <config.h>
 
 #include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 
 #include "byteorder.h"
-#include "image.h"
-#include "rounding.h"
-#include "sim.h"
 #include "vdi.h"
 
-#include "model.h"
+#include "crash.h"
 
 #define NAME "disk.vdi"
-#define BLOCK 4096
-#define BLOCK_SECTORS (BLOCK / SECTOR)
-#define DISK (640 * 1024 + 1536)        /* the last block is cut */
-#define NSECTORS (DISK / SECTOR)
-#define PARENT_SECTORS 900              /* the parent is smaller */
-#define NOPS 300
-
-static struct vd_format format;         /* VDI, perhaps with a bug */
-static unsigned long failures;
-
-static void
-report (const char *what, size_t cut, const char *detail)
-{
-  if (failures++ < 10)
-    printf ("# %s, power lost after record %zu: %s\n", what, cut, detail);
-}
-
-static void
-log_warning (enum vd_log_level level, const char *text)
-{
-  if (level == VD_LOG_WARNING && getenv ("VDKIT_TEST_VERBOSE"))
-    printf ("# warning: %s\n", text);
-}
-
-/* ---- the parent of the differencing runs ------------------------------ */
-
-static int
-parent_pread (struct vd_ctx *ctx, void *opaque, void *buf, size_t len,
-              uint64_t offset)
-{
-  uint8_t bytes[SECTOR], *p = buf;
-  uint64_t sector, skip, n;
-
-  (void) ctx;
-  (void) opaque;
-  for (; len > 0; len -= n, offset += n, p += n) {
-    sector = offset / SECTOR;
-    skip = offset % SECTOR;
-    n = min_u64 (len, SECTOR - skip);
-    model_content (model_in_parent (sector, PARENT_SECTORS) ?
-                   CONTENT_PARENT : CONTENT_ZERO, sector, bytes);
-    memcpy (p, bytes + skip, n);
-  }
-  return 0;
-}
-
-static int
-parent_extents (struct vd_ctx *ctx, void *opaque, uint64_t offset,
-                uint64_t len, bool one,
-                int (*fn) (void *, uint64_t, uint64_t, unsigned),
-                void *fn_opaque)
-{
-  (void) ctx;
-  (void) opaque;
-  (void) one;
-  return fn (fn_opaque, offset, len, 0);
-}
-
-static const struct vd_parent parent = {
-  .size = (uint64_t) PARENT_SECTORS * SECTOR,
-  .pread = parent_pread,
-  .extents = parent_extents,
-};
 
 /* ---- planted bugs ----------------------------------------------------- */
 
@@ -112,7 +34,7 @@ commit_map_first (struct vd_ctx *ctx, struct vd_image *image, uint64_t block,
     return r;
   put_le32 (entry, *ret_value);
   return vd_store_pwrite (ctx, image->store, entry, 4,
-                          get_le32 (off_blocks) + block / BLOCK * 4, 0);
+                          get_le32 (off_blocks) + block / CRASH_BLOCK * 4, 0);
 }
 
 /* The header's count is not raised before the entries. */
@@ -125,220 +47,56 @@ write_no_tables (struct vd_ctx *ctx, struct vd_image *image)
 }
 
 static bool
-plant (const char *bug)
+plant (struct crash_format *f, const char *bug)
 {
-  format = vd_format_vdi;
+  f->format = vd_format_vdi;
   if (!bug)
     return true;
   if (strcmp (bug, "map-first") == 0)
-    format.commit = commit_map_first;
+    f->format.commit = commit_map_first;
   else if (strcmp (bug, "no-count") == 0)
-    format.write_tables = write_no_tables;
+    f->format.write_tables = write_no_tables;
   else
     return false;
   return true;
 }
 
-/* ---- opening ---------------------------------------------------------- */
+/* ---- the format -------------------------------------------------------- */
 
-static struct vd_image *
-open_image (struct vd_sim *sim, bool differencing, const char **ret_why)
-{
-  static char why[1100];
-  struct vd_open how = {
-    .write = VD_WRITE_REQUIRE,
-    .format = &format,
-    .parent = differencing ? &parent : NULL,
-    .log = log_warning,
-  };
-  struct vd_store *store;
-  struct vd_image *image;
-  struct vd_ctx ctx;
-
-  vd_ctx_init (&ctx, log_warning);
-  if (vd_sim_open (&ctx, sim, NAME, true, &store) < 0 ||
-      vd_image_open_store (&ctx, store, &how, &image) < 0) {
-    snprintf (why, sizeof why, "cannot be opened for writing: %s",
-              ctx.message);
-    *ret_why = why;
-    return NULL;
-  }
-  return image;
-}
-
-static struct vd_sim *
-new_disk (bool differencing)
+static int
+create (struct vd_ctx *ctx, struct vd_sim *sim, const struct crash_case *c)
 {
   struct vd_create how = {
-    .size = DISK, .block_size = BLOCK, .alignment = 512, .force = true,
+    .size = CRASH_DISK, .block_size = CRASH_BLOCK, .alignment = 512,
+    .force = true,
   };
-  struct vd_sim *sim = vd_sim_new (), *clean;
   struct vd_store *store;
-  struct vd_ctx ctx;
+  int r;
 
-  if (differencing)
+  if (c->differencing)
     vd_uuid_random (&how.link.parent);
-  vd_ctx_init (&ctx, log_warning);
-  if (vd_sim_open (&ctx, sim, NAME, true, &store) < 0 ||
-      vd_format_vdi.create (&ctx, store, NULL, NULL, &how) < 0) {
-    fprintf (stderr, "create: %s\n", ctx.message);
-    exit (2);
-  }
+  r = vd_sim_open (ctx, sim, NAME, true, &store);
+  if (r < 0)
+    return r;
+  r = vd_format_vdi.create (ctx, store, NULL, NULL, &how);
   vd_store_close (store);
-  clean = vd_sim_clone (sim);
-  vd_sim_free (sim);
-  return clean;
+  return r;
 }
-
-/* ---- the script ------------------------------------------------------- */
-
-static void
-die (const struct vd_ctx *ctx, const char *what)
-{
-  fprintf (stderr, "%s: %s\n", what, ctx->message);
-  exit (2);
-}
-
-static void
-set_durable (struct model *m, uint64_t first, uint64_t count)
-{
-  m->durable[m->nops].first = first;
-  m->durable[m->nops].count = count;
-}
-
-/* What a trim left is up to the image: look, and give the model that. */
-static void
-look_after_trim (struct vd_ctx *ctx, struct vd_image *image, struct model *m,
-                 uint64_t first, uint64_t count)
-{
-  uint8_t bytes[SECTOR], now[SECTOR];
-  uint64_t i;
-
-  for (i = first; i < first + count; ++i) {
-    if (vd_image_pread (ctx, image, bytes, SECTOR, i * SECTOR) < 0)
-      die (ctx, "read after trim");
-    model_content (model_now (m, i), i, now);
-    if (memcmp (bytes, now, SECTOR) == 0)
-      continue;
-    model_content (CONTENT_ZERO, i, now);
-    if (memcmp (bytes, now, SECTOR) != 0) {
-      fprintf (stderr, "sector %" PRIu64 " is neither old nor zero after a "
-               "trim\n", i);
-      exit (1);
-    }
-    model_set (m, i, 1, CONTENT_ZERO);
-  }
-}
-
-static void
-run_script (struct vd_sim *sim, struct model *m, bool differencing,
-            uint64_t *seed)
-{
-  uint8_t *buf = malloc ((uint64_t) NSECTORS * SECTOR);
-  struct vd_image *image;
-  const char *why;
-  struct vd_ctx ctx;
-  uint64_t first, count, i, kind;
-  unsigned flags;
-
-  image = open_image (sim, differencing, &why);
-  if (!image) {
-    fprintf (stderr, "%s\n", why);
-    exit (2);
-  }
-
-  while (m->nops < NOPS) {
-    vd_ctx_init (&ctx, log_warning);
-    m->nops++;
-    kind = model_random (seed) % 100;
-    flags = model_random (seed) % 10 == 0 ? VD_FUA : 0;
-    /* Few blocks, so that they are used again, and now and then many. */
-    first = model_random (seed) % 2 ?
-      model_random (seed) % NSECTORS : model_random (seed) % 160;
-    count = 1 + model_random (seed) % (kind % 4 == 0 ? 60 : 12);
-    if (model_random (seed) % 3 == 0) {
-      first -= first % BLOCK_SECTORS;
-      count = round_up (count, BLOCK_SECTORS);
-    }
-    count = min_u64 (count, NSECTORS - first);
-
-    if (kind < 50) {                    /* write */
-      for (i = 0; i < count; ++i)
-        model_content (m->nops, first + i, buf + i * SECTOR);
-      model_set (m, first, count, m->nops);
-      if (vd_image_pwrite (&ctx, image, buf, count * SECTOR, first * SECTOR,
-                           flags) < 0)
-        die (&ctx, "write");
-    }
-    else if (kind < 55) {               /* zeroes as data */
-      memset (buf, 0, count * SECTOR);
-      model_set (m, first, count, CONTENT_ZERO);
-      if (vd_image_pwrite (&ctx, image, buf, count * SECTOR, first * SECTOR,
-                           flags) < 0)
-        die (&ctx, "write of zeroes");
-    }
-    else if (kind < 70) {
-      if (model_random (seed) % 2)
-        flags |= VD_MAY_TRIM;
-      model_set (m, first, count, CONTENT_ZERO);
-      if (vd_image_zero (&ctx, image, count * SECTOR, first * SECTOR,
-                         flags) < 0)
-        die (&ctx, "zero");
-    }
-    else if (kind < 80) {
-      if (vd_image_trim (&ctx, image, count * SECTOR, first * SECTOR,
-                         flags) < 0)
-        die (&ctx, "trim");
-      look_after_trim (&ctx, image, m, first, count);
-    }
-    else if (kind < 94) {
-      if (vd_image_flush (&ctx, image) < 0)
-        die (&ctx, "flush");
-      set_durable (m, 0, NSECTORS);
-      flags = 0;
-    }
-    else if (kind < 97) {               /* the last client leaves */
-      if (vd_image_end_session (&ctx, image) < 0)
-        die (&ctx, "end of session");
-      set_durable (m, 0, NSECTORS);
-      flags = 0;
-    }
-    else {                              /* a server restarts */
-      if (vd_image_close (&ctx, image) < 0)
-        die (&ctx, "close");
-      set_durable (m, 0, NSECTORS);
-      flags = 0;
-      image = open_image (sim, differencing, &why);
-      if (!image) {
-        fprintf (stderr, "%s\n", why);
-        exit (1);
-      }
-    }
-    if (flags & VD_FUA)
-      set_durable (m, first, count);
-    vd_sim_mark (sim, m->nops);
-  }
-
-  vd_ctx_init (&ctx, log_warning);
-  if (vd_image_close (&ctx, image) < 0)
-    die (&ctx, "last close");
-  free (buf);
-}
-
-/* ---- what a crash left ------------------------------------------------ */
 
 /* The tables as VirtualBox and qemu would use them, read by hand. */
 static const char *
-check_tables (struct vd_sim *sim)
+check_tables (struct vd_sim *sim, const struct crash_case *c, bool changed)
 {
   static char why[256];
   uint8_t header[512], entry[4];
-  uint8_t seen[DISK / BLOCK + 1] = { 0 };
+  uint8_t seen[CRASH_DISK / CRASH_BLOCK + 1] = { 0 };
   uint32_t blocks, allocated, off_blocks, off_data, i, e;
   struct vd_store *store;
   struct vd_ctx ctx;
   uint64_t size;
 
+  (void) c;
+  (void) changed;
   vd_ctx_init (&ctx, NULL);
   if (vd_sim_open (&ctx, sim, NAME, false, &store) < 0 ||
       vd_store_get_size (&ctx, store, &size) < 0 ||
@@ -366,177 +124,26 @@ check_tables (struct vd_sim *sim)
                 "VirtualBox would overwrite it", i, e, allocated);
     else if (seen[e]++)
       snprintf (why, sizeof why, "two entries are %" PRIu32, e);
-    else if (off_data + ((uint64_t) e + 1) * BLOCK > size)
+    else if (off_data + ((uint64_t) e + 1) * CRASH_BLOCK > size)
       snprintf (why, sizeof why, "entry %" PRIu32 " lies beyond the end", e);
   }
   vd_store_close (store);
   return why[0] ? why : NULL;
 }
 
-/* The image goes on working: new blocks do not land on old ones. */
-static const char *
-use_it (struct vd_image *image, uint8_t *before, uint64_t *seed)
-{
-  static char why[256];
-  uint8_t *after, sector[SECTOR];
-  struct vd_ctx ctx;
-  uint64_t n, i;
+static const struct crash_case cases[] = {
+  { .name = "base image", .create = create },
+  { .name = "differencing image", .create = create, .differencing = true },
+};
 
-  vd_ctx_init (&ctx, log_warning);
-  for (n = 0; n < 6; ++n) {
-    i = model_random (seed) % NSECTORS;
-    model_content (NOPS + 1 + n, i, sector);
-    memcpy (before + i * SECTOR, sector, SECTOR);
-    if (vd_image_pwrite (&ctx, image, sector, SECTOR, i * SECTOR, 0) < 0) {
-      snprintf (why, sizeof why, "write afterwards: %.200s", ctx.message);
-      return why;
-    }
-  }
-  if (vd_image_end_session (&ctx, image) < 0) {
-    snprintf (why, sizeof why, "end of session: %.200s", ctx.message);
-    return why;
-  }
-  after = malloc ((uint64_t) NSECTORS * SECTOR);
-  why[0] = '\0';
-  if (vd_image_pread (&ctx, image, after, (uint64_t) NSECTORS * SECTOR,
-                      0) < 0)
-    snprintf (why, sizeof why, "read afterwards: %.200s", ctx.message);
-  for (i = 0; i < NSECTORS && !why[0]; ++i)
-    if (memcmp (after + i * SECTOR, before + i * SECTOR, SECTOR) != 0)
-      snprintf (why, sizeof why, "a later write changed sector %" PRIu64, i);
-  free (after);
-  return why[0] ? why : NULL;
-}
-
-static void
-check_crash (const char *what, size_t cut, struct vd_sim *sim,
-             const struct model *m, bool differencing,
-             const uint32_t *floors, uint32_t done, uint64_t *seed)
-{
-  uint8_t *bytes = malloc ((uint64_t) NSECTORS * SECTOR);
-  struct vd_image *image;
-  const char *why;
-  struct vd_ctx ctx;
-  char text[128];
-  uint64_t i;
-
-  vd_ctx_init (&ctx, log_warning);
-  why = check_tables (sim);
-  if (why) {
-    report (what, cut, why);
-    goto out;
-  }
-  image = open_image (sim, differencing, &why);
-  if (!image) {
-    report (what, cut, why);
-    goto out;
-  }
-  if (vd_image_pread (&ctx, image, bytes, (uint64_t) NSECTORS * SECTOR,
-                      0) < 0)
-    report (what, cut, ctx.message);
-  else {
-    for (i = 0; i < NSECTORS; ++i)
-      if (!model_allows (m, i, bytes + i * SECTOR, floors, done)) {
-        snprintf (text, sizeof text, "sector %" PRIu64 " holds what it must "
-                  "not (%" PRIu32 " operations had returned)", i, done);
-        report (what, cut, text);
-        break;
-      }
-    why = use_it (image, bytes, seed);
-    if (why)
-      report (what, cut, why);
-  }
-  if (vd_image_close (&ctx, image) < 0)
-    report (what, cut, ctx.message);
-  if (check_tables (sim))
-    report (what, cut, "tables are bad after the image was used again");
- out:
-  free (bytes);
-}
-
-static void
-run (bool differencing, unsigned long cuts, uint64_t seed)
-{
-  struct vd_sim *sim = new_disk (differencing), *crashed;
-  struct model *m = model_new (NSECTORS, differencing ? PARENT_SECTORS : 0,
-                               NOPS);
-  uint32_t *floors = calloc (NSECTORS, sizeof floors[0]), upto = 0, done;
-  size_t length, n, *order;
-  unsigned long i;
-
-  run_script (sim, m, differencing, &seed);
-  length = vd_sim_log_length (sim);
-  printf ("# %s image: %d operations, %zu records\n",
-          differencing ? "differencing" : "base", NOPS, length);
-
-  for (n = 0; n <= length; ++n) {
-    done = vd_sim_last_mark (sim, n);
-    model_floors (m, done, floors, &upto);
-    crashed = vd_sim_prefix (sim, n);
-    check_crash ("prefix", n, crashed, m, differencing, floors, done, &seed);
-    vd_sim_free (crashed);
-  }
-
-  /* Reorderings: spread over all cuts, walked in order for the floors. */
-  memset (floors, 0, NSECTORS * sizeof floors[0]);
-  upto = 0;
-  order = calloc (length + 1, sizeof order[0]);
-  for (i = 0; i < cuts; ++i)
-    order[model_random (&seed) % (length + 1)]++;
-  for (n = 0; n <= length; ++n) {
-    done = vd_sim_last_mark (sim, n);
-    model_floors (m, done, floors, &upto);
-    for (; order[n] > 0; order[n]--) {
-      crashed = vd_sim_power_cut (sim, n, &seed);
-      check_crash ("reordering", n, crashed, m, differencing, floors, done,
-                   &seed);
-      vd_sim_free (crashed);
-    }
-  }
-  free (order);
-  free (floors);
-  model_free (m);
-  vd_sim_free (sim);
-}
+static struct crash_format vdi = {
+  .name = "vdi", .file = NAME,
+  .cases = cases, .ncases = sizeof cases / sizeof cases[0],
+  .plant = plant, .check = check_tables,
+};
 
 int
 main (int argc, char *argv[])
 {
-  static const struct option options[] = {
-    { "cuts", required_argument, NULL, 'c' },
-    { "seed", required_argument, NULL, 's' },
-    { "plant", required_argument, NULL, 'p' },
-    { NULL, 0, NULL, 0 },
-  };
-  unsigned long cuts = 10000;
-  uint64_t seed = 1;
-  const char *bug = NULL;
-  int c;
-
-  while ((c = getopt_long (argc, argv, "", options, NULL)) != -1) {
-    switch (c) {
-    case 'c': cuts = strtoul (optarg, NULL, 0); break;
-    case 's': seed = strtoull (optarg, NULL, 0); break;
-    case 'p': bug = optarg; break;
-    default: return 2;
-    }
-  }
-  if (!plant (bug)) {
-    fprintf (stderr, "unknown bug %s\n", bug);
-    return 2;
-  }
-
-  run (false, cuts / 2, seed);
-  run (true, cuts - cuts / 2, seed + 1);
-
-  printf ("# seed %" PRIu64 ", %lu reorderings, %lu violations\n",
-          seed, cuts, failures);
-  if (bug) {
-    printf ("%s - planted bug %s is found\n", failures ? "ok" : "not ok",
-            bug);
-    return failures == 0;
-  }
-  printf ("%s - every crash state keeps promise 1\n",
-          failures ? "not ok" : "ok");
-  return failures != 0;
+  return crash_main (argc, argv, &vdi);
 }

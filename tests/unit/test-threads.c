@@ -23,6 +23,9 @@
 #include "memory.h"
 #include "rounding.h"
 #include "vdi.h"
+#include "vmdk.h"
+
+#include "small-vmdk.h"
 
 #define SECTOR 512
 #define KIB UINT64_C (1024)
@@ -275,26 +278,6 @@ join (struct worker *w)
   assert_int_equal (pthread_join (w->thread, NULL), 0);
 }
 
-/* Open this content, or a new image if it is NULL. */
-static struct vd_image *
-open_it (const struct vd_create *how, size_t table_memory,
-         const uint8_t *data, size_t size)
-{
-  const struct vd_open open = {
-    .write = VD_WRITE_REQUIRE, .table_memory = table_memory,
-    .log = unit_log,
-  };
-  struct vd_image *image;
-  struct vd_store *st;
-  UNIT_CTX (ctx);
-
-  assert_ok (ctx, vd_memory_open (ctx, "t.vdi", data, size, true, &st));
-  if (!data)
-    assert_ok (ctx, vd_format_vdi.create (ctx, st, NULL, NULL, how));
-  assert_ok (ctx, vd_image_open_store (ctx, st, &open, &image));
-  return image;
-}
-
 struct plan {
   uint64_t size;
   uint32_t block_size;
@@ -303,15 +286,54 @@ struct plan {
   bool flush;
   unsigned phases, operations;
   unsigned linger;              /* seconds between the last write and the end */
+  bool vmdk;
+  bool few_tables;              /* VMDK: half of them must be made */
 };
+
+/* A new image. */
+static int
+create (struct vd_ctx *ctx, const struct plan *plan, struct vd_store *st)
+{
+  const struct vd_create how = {
+    .size = plan->size, .block_size = plan->block_size, .alignment = 4096,
+    .force = true,
+  };
+  const struct small_vmdk small = {
+    .sectors = plan->size / SECTOR, .grain = plan->block_size / SECTOR,
+    .gtes = 128, .zeroed = plan->interleaved, .few_tables = plan->few_tables,
+  };
+  char text[SMALL_DESCRIPTOR_MAX], line[100];
+
+  if (!plan->vmdk)
+    return vd_format_vdi.create (ctx, st, NULL, NULL, &how);
+  snprintf (line, sizeof line, "RW %" PRIu64 " SPARSE \"t.vmdk\"\n",
+            small.sectors);
+  small_descriptor (text, "monolithicSparse", false, line);
+  return small_write (ctx, st, &small, text);
+}
+
+/* Open this content, or a new image if it is NULL. */
+static struct vd_image *
+open_it (const struct plan *plan, const uint8_t *data, size_t size)
+{
+  const struct vd_open open = {
+    .write = VD_WRITE_REQUIRE, .table_memory = plan->table_memory,
+    .log = unit_log,
+  };
+  struct vd_image *image;
+  struct vd_store *st;
+  UNIT_CTX (ctx);
+
+  assert_ok (ctx, vd_memory_open (ctx, "t", data, size, true, &st));
+  if (!data)
+    assert_ok (ctx, create (ctx, plan, st));
+  assert_ok (ctx, vd_image_open_store (ctx, st, &open, &image));
+  return image;
+}
 
 static void
 run (struct plan plan)
 {
-  const struct vd_create how = {
-    .size = plan.size, .block_size = plan.block_size, .alignment = 4096,
-    .force = true,
-  };
   struct disk d = {
     .sectors = plan.size / SECTOR, .block_size = plan.block_size,
     .interleaved = plan.interleaved,
@@ -325,7 +347,7 @@ run (struct plan plan)
   uint64_t s;
   UNIT_CTX (ctx);
 
-  d.image = open_it (&how, plan.table_memory, NULL, 0);
+  d.image = open_it (&plan, NULL, 0);
   d.floor = calloc (d.sectors, sizeof d.floor[0]);
   assert_non_null (d.floor);
   for (i = 0; i < WRITERS; ++i) {
@@ -368,7 +390,7 @@ run (struct plan plan)
   assert_non_null (copy);
   memcpy (copy, data, size);
   assert_ok (ctx, vd_image_close (ctx, d.image));
-  d.image = open_it (&how, plan.table_memory, copy, size);
+  d.image = open_it (&plan, copy, size);
   free (copy);
   for (s = 0; s < d.sectors; ++s)
     if (d.sectors < 100000 || s % 7 == 0)
@@ -437,6 +459,51 @@ test_round_thread (void **state)
   run ((struct plan) {
       .size = 160 * MIB, .block_size = 4 * KIB, .table_memory = 1,
       .interleaved = true, .phases = 1, .operations = 4500, .linger = 3,
+  });
+}
+
+/* ---- VMDK --------------------------------------------------------------- */
+
+static void
+test_vmdk_own_grains (void **state)
+{
+  (void) state;
+  run ((struct plan) {
+      .size = 8 * MIB, .block_size = 16 * KIB, .flush = true,
+      .phases = 4, .operations = 1500, .vmdk = true,
+  });
+}
+
+static void
+test_vmdk_same_grains (void **state)
+{
+  (void) state;
+  run ((struct plan) {
+      .size = 4 * MIB, .block_size = 64 * KIB, .flush = true,
+      .interleaved = true, .phases = 4, .operations = 1500, .vmdk = true,
+  });
+}
+
+/* 400 tables of which few are kept, and half are made while others look. */
+static void
+test_vmdk_tables (void **state)
+{
+  (void) state;
+  run ((struct plan) {
+      .size = 200 * MIB, .block_size = 4 * KIB, .table_memory = 1,
+      .flush = true, .interleaved = true, .phases = 2, .operations = 2000,
+      .vmdk = true, .few_tables = true,
+  });
+}
+
+static void
+test_vmdk_round_thread (void **state)
+{
+  (void) state;
+  run ((struct plan) {
+      .size = 160 * MIB, .block_size = 4 * KIB, .table_memory = 1,
+      .phases = 1, .operations = 4500, .linger = 3,
+      .vmdk = true, .few_tables = true,
   });
 }
 
@@ -522,6 +589,10 @@ main (void)
     cmocka_unit_test (test_one_block),
     cmocka_unit_test (test_windowed),
     cmocka_unit_test (test_round_thread),
+    cmocka_unit_test (test_vmdk_own_grains),
+    cmocka_unit_test (test_vmdk_same_grains),
+    cmocka_unit_test (test_vmdk_tables),
+    cmocka_unit_test (test_vmdk_round_thread),
     cmocka_unit_test (test_busy_block),
   };
 
