@@ -11,6 +11,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 : "${top_builddir:=$top_srcdir/build/tests}"
 : "${NBDKIT:=nbdkit}"
 : "${PLUGIN_VDI:=$top_builddir/plugins/vdi/.libs/nbdkit-vdi-plugin.so}"
+: "${PLUGIN_VMDK:=$top_builddir/plugins/vmdk/.libs/nbdkit-vmdk-plugin.so}"
 : "${VDKIT_PEERS:=/var/lib/vdkit-peers}"
 : "${VDKIT_CORPUS:=$top_srcdir/../shared/corpus}"
 : "${PYTHON:=$(for p in python3 /usr/bin/python3; do
@@ -59,14 +60,18 @@ have () { command -v "$1" >/dev/null; }
 
 # ---- servers -------------------------------------------------------------
 
-# nbdkit as a user would type it; the word "vdi" becomes the plugin just built.
+# nbdkit as a user would type it; the words "vdi" and "vmdk" become the plugins just
+# built.
 # A plugin built with sanitizers needs their libraries in VDKIT_PRELOAD.
 # Sets the array nbdkit: the whole command line.
 nbdkit_command () {
   local arg
   nbdkit=(env ${VDKIT_PRELOAD:+"LD_PRELOAD=$VDKIT_PRELOAD"} "$NBDKIT")
   for arg; do
-    [ "$arg" != vdi ] || arg=$PLUGIN_VDI
+    case $arg in
+      vdi) arg=$PLUGIN_VDI ;;
+      vmdk) arg=$PLUGIN_VMDK ;;
+    esac
     nbdkit+=("$arg")
   done
 }
@@ -132,6 +137,17 @@ stop_nbdkit () {
   wait "$pid" 2>/dev/null || true
 }
 
+# kill_server: as the kernel does when memory is short.
+kill_server () {
+  local pid rest=()
+  kill -KILL "$server_pid"
+  wait "$server_pid" 2>/dev/null || true
+  for pid in "${server_pids[@]}"; do
+    [ "$pid" = "$server_pid" ] || rest+=("$pid")
+  done
+  server_pids=("${rest[@]}")
+}
+
 # wait_for COMMAND...: until it succeeds, at most 10 s.
 wait_for () {
   local i
@@ -150,6 +166,14 @@ make_vdi () {
   local name=$1 size=$2
   shift 2
   serve vdi file="$name" create=dynamic size="$size" "$@" -- true
+}
+
+# make_vmdk NAME SIZE [PARAMETER...]: monolithicSparse, unless create= is given.
+make_vmdk () {
+  local name=$1 size=$2 create=(create=sparse)
+  shift 2
+  case " $*" in *" create="*) create=() ;; esac
+  serve vmdk file="$name" size="$size" "${create[@]}" "$@" -- true
 }
 
 # hash_of URI: SHA-256 of the whole content.
@@ -264,4 +288,18 @@ peer () {
     HOME="/data/$name" VBOX_USER_HOME="/data/$name/vbox" \
     VBOX_IPC_SOCKETID="$name" LC_ALL=C.UTF-8 \
     sh -c 'cd "$HOME" && exec "$@"' sh "$@" </dev/null 3>&-
+}
+
+# stop_peer_services: VBoxManage starts a service, which would outlive the
+# test by some seconds.  For teardown.
+stop_peer_services () {
+  local exe
+  [ -n "$peers_dir" ] || return 0
+  for exe in /proc/[0-9]*; do
+    if [ "$(readlink "$exe/root")" = "$(realpath "$VDKIT_PEERS")" ] &&
+       tr '\0' '\n' <"$exe/environ" 2>/dev/null |
+         grep -Fxq "VBOX_IPC_SOCKETID=${peers_dir##*/}"; then
+      kill "${exe##*/}" 2>/dev/null || true
+    fi
+  done
 }
