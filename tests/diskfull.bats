@@ -3,6 +3,7 @@
 # before is harmed, and when there is room again writing goes on.
 
 load lib/common
+load lib/diskfull
 
 teardown () {
   common_teardown
@@ -24,54 +25,6 @@ small_fs () {
   fi
   head -c 2M /dev/zero | tr '\0' f >full/filler
 }
-
-until_full='
-import random
-rnd = random.Random(8)
-want = bytearray(h.get_size())
-def put(offset, data):
-    h.pwrite(data, offset)
-    want[offset:offset + len(data)] = data
-def same():
-    for offset in range(0, len(want), 1 << 20):
-        assert h.pread(1 << 20, offset) == want[offset:offset + (1 << 20)], \
-            offset
-
-for i in range(4):
-    put((i * 7 << 20) + 1000, rnd.randbytes(700000))
-h.flush()
-
-# Unflushed, and now the rest, in pieces of blocks and whole ones.
-put(5 << 20, rnd.randbytes(300000))
-full = None
-for i in list(range(8, 20)) + list(range(22, 32)):
-    n = rnd.choice((1 << 20, 1 << 20, 200000))
-    try:
-        put(i << 20, rnd.randbytes(n))
-    except nbd.Error as e:
-        assert e.errno == "ENOSPC", e
-        full = i
-        break
-assert full is not None, "there was room for everything"
-# It stays full, also for the same block, and what is there can be read,
-# written and flushed.
-for i in (full, full, 31):
-    try:
-        h.pwrite(rnd.randbytes(1 << 20), i << 20)
-    except nbd.Error as e:
-        assert e.errno == "ENOSPC", e
-    else:
-        raise SystemExit("block %d was written" % i)
-# What failed may have been written in part, where it was asked to be.
-got = h.pread(1 << 20, full << 20)
-assert not any(got), "the block that failed holds something"
-same()
-h.flush()
-put(1000, b"in place" * 1000)
-h.flush()
-same()
-open("want.raw", "wb").write(want)
-'
 
 check_image () {
   qemu-img check -f vdi full/disk.vdi

@@ -9,18 +9,8 @@ setup () {
   requires_peers
 }
 
-# VBoxManage starts a service, which would outlive the test by some seconds.
 teardown () {
-  local exe
-  if [ -n "$peers_dir" ]; then
-    for exe in /proc/[0-9]*; do
-      if [ "$(readlink "$exe/root")" = "$(realpath "$VDKIT_PEERS")" ] &&
-         tr '\0' '\n' <"$exe/environ" 2>/dev/null |
-           grep -Fxq "VBOX_IPC_SOCKETID=${peers_dir##*/}"; then
-        kill "${exe##*/}" 2>/dev/null || true
-      fi
-    done
-  fi
+  stop_peer_services
   common_teardown
 }
 

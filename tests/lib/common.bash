@@ -139,6 +139,17 @@ stop_nbdkit () {
   wait "$pid" 2>/dev/null || true
 }
 
+# kill_server: as the kernel does when memory is short.
+kill_server () {
+  local pid rest=()
+  kill -KILL "$server_pid"
+  wait "$server_pid" 2>/dev/null || true
+  for pid in "${server_pids[@]}"; do
+    [ "$pid" = "$server_pid" ] || rest+=("$pid")
+  done
+  server_pids=("${rest[@]}")
+}
+
 # wait_for COMMAND...: until it succeeds, at most 10 s.
 wait_for () {
   local i
@@ -278,4 +289,18 @@ peer () {
     HOME="/data/$name" VBOX_USER_HOME="/data/$name/vbox" \
     VBOX_IPC_SOCKETID="$name" LC_ALL=C.UTF-8 \
     sh -c 'cd "$HOME" && exec "$@"' sh "$@" </dev/null 3>&-
+}
+
+# stop_peer_services: VBoxManage starts a service, which would outlive the
+# test by some seconds.  For teardown.
+stop_peer_services () {
+  local exe
+  [ -n "$peers_dir" ] || return 0
+  for exe in /proc/[0-9]*; do
+    if [ "$(readlink "$exe/root")" = "$(realpath "$VDKIT_PEERS")" ] &&
+       tr '\0' '\n' <"$exe/environ" 2>/dev/null |
+         grep -Fxq "VBOX_IPC_SOCKETID=${peers_dir##*/}"; then
+      kill "${exe##*/}" 2>/dev/null || true
+    fi
+  done
 }

@@ -50,6 +50,7 @@ cmd:jq                jq                  jq                   jq
 cmd:tar               tar                 tar                  tar
 cmd:xz                xz-utils            xz                   xz
 cmd:7z                p7zip-full          p7zip-plugins        p7zip-full
+cmd:vmdkinfo          libvmdk-utils       libvmdk-tools        libvmdk-tools
 cmd:setpriv           util-linux          util-linux           util-linux
 cmd:strace            strace              strace               strace
 '
