@@ -146,7 +146,7 @@ refused () {
 }
 
 @test "create= in a folder that is not there is an error" {
-    refused 'nowhere/disk.vdi' nowhere/disk.vdi create=dynamic size=1M
+    refused '/nowhere' nowhere/disk.vdi create=dynamic size=1M
 }
 
 @test "a daemon finds an image with a relative name" {
