@@ -73,12 +73,12 @@ EOF
   done <all
 }
 
-@test "a differencing image is refused, and its parent named" {
+@test "chain=none: a differencing image is refused, and its parent named" {
   local file parent
   unpack vdi-chain4
   for file in diff1.vdi diff2.vdi diff3.vdi; do
     parent=$(image_fact vdi-chain4 "$file" parent_uuid)
-    run serve -r vdi "vdi-chain4/$file" -- 'nbdinfo "$uri"'
+    run serve -r vdi "vdi-chain4/$file" chain=none -- 'nbdinfo "$uri"'
     [ "$status" -ne 0 ]
     assert_match "$output" "$parent"
   done

@@ -43,6 +43,9 @@ struct stripe {
   struct page **buckets;
   size_t pages;                 /* in memory */
   struct page *newest, *oldest; /* idle: neither pinned nor dirty */
+  struct page *spare;           /* the last one evicted, for the next: without
+                                   it the heaps of many threads fill with
+                                   holes, to three times the memory */
 };
 
 struct vd_table {
@@ -167,6 +170,7 @@ vd_table_free (struct vd_table *t)
     struct stripe *s = &t->stripes[i];
     size_t b;
 
+    free (s->spare);
     for (b = 0; s->buckets && b < t->nbuckets; ++b) {
       while (s->buckets[b]) {
         struct page *p = s->buckets[b];
@@ -193,10 +197,16 @@ check_index (struct vd_ctx *ctx, struct vd_table *t, uint64_t index)
 static struct page *
 page_new (struct vd_ctx *ctx, struct vd_table *t, uint64_t number)
 {
+  struct stripe *s = stripe_of (t, number);
   uint32_t count = min_u64 (t->n - number * t->page_entries,
                             t->page_entries);
-  struct page *p = malloc (sizeof *p + count * sizeof p->entries[0]);
+  struct page *p = s->spare;
 
+  /* In a windowed table all have the same size. */
+  s->spare = NULL;
+  if (p == NULL)
+    p = malloc (sizeof *p + (t->directory ? count : t->page_entries)
+                * sizeof p->entries[0]);
   if (p == NULL) {
     vd_error (ctx, ENOMEM, "%s: out of memory for a table", t->st->name);
     return NULL;
@@ -324,7 +334,8 @@ evict (struct vd_table *t, struct stripe *s, size_t limit)
     while (*link != p)
       link = &(*link)->chain;
     *link = p->chain;
-    free (p);
+    free (s->spare);
+    s->spare = p;
     s->pages--;
   }
 }
