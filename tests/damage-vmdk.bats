@@ -178,7 +178,7 @@ numGTEsPerGT 100; ; numGTEsPerGT=100; numGTEsPerGT is 100
 numGTEsPerGT 8192; ; numGTEsPerGT=8192; numGTEsPerGT is 8192
 numGTEsPerGT all ones; ; numGTEsPerGT=-1; numGTEsPerGT is 4294967295
 capacity 0; ; capacity=0; capacity is 0
-capacity less than the line; ; capacity=1000; capacity is 1000, .*131072
+capacity less than the line; ; capacity=1000; capacity is 1000, .*66560
 capacity 2^40; ; capacity=0x10000000000; does not lie in the file
 capacity 2^64-1; ; capacity=-1; capacity is 18446744073709551615
 gdOffset and rgdOffset beyond the end; ; gdOffset=0x100000 rgdOffset=0x100000; gdOffset is 1048576
@@ -217,7 +217,7 @@ grains of 2048 sectors; sparse grainSize=2048; ;
 1024 entries in a table; sparse numGTEsPerGT=1024; ;
 2048 entries in a table; sparse numGTEsPerGT=2048; ;
 4096 entries in a table; sparse numGTEsPerGT=4096; ;
-grains in any order; sparse grains=700,3,0,699; ;
+grains in any order; sparse grains=515,3,0,514; ;
 not shut down in order; ; uncleanShutdown=1;
 unknown low flag; ; flags=0x8003;
 version 2; ; version=2;
@@ -237,46 +237,46 @@ entry as high as can be; sparse grains=0,3; gt[3]=-1 rgt[3]=-1; 3 beyond the end
 entry in the metadata; sparse grains=0,3; gt[3]=2 rgt[3]=2; 3 into the metadata
 entry in the grain tables; sparse grains=0,3; gt[3]=30 rgt[3]=30; 3 into the metadata
 entry 1 without zeroed grains; sparse grains=0,3; gt[3]=1 rgt[3]=1; 3 entry is 1
-both directory entries beyond the end; sparse grains=0,600; gd[1]=0x7fffffff rgd[1]=0x7fffffff; 512-1023 grain directory entry 1 is 2147483647
-directory entry beyond the end, no copy; sparse flags=1 grains=0,600; gd[0]=0x7fffffff; 0-511 grain directory entry 0 is 2147483647
-directory entry in the header, no copy; sparse flags=1 grains=0,600; gd[1]=1 ; 512-1023 grain directory entry 1 is 1,
+both directory entries beyond the end; sparse grains=0,515; gd[1]=0x7fffffff rgd[1]=0x7fffffff; 512-519 grain directory entry 1 is 2147483647
+directory entry beyond the end, no copy; sparse flags=1 grains=0,515; gd[0]=0x7fffffff; 0-511 grain directory entry 0 is 2147483647
+directory entry in the header, no copy; sparse flags=1 grains=0,515; gd[1]=1 ; 512-519 grain directory entry 1 is 1,
 cut before the last grain; sparse grains=0,3; truncate=131072; 3 beyond the end of the file
 '
 }
 
 @test "damage in one copy of the tables is made good from the other (M17)" {
   each recovered '
-first directory entry; sparse grains=0,3,700; gd[0]=0x7fffffff; grain (directory|table)
-second directory entry; sparse grains=0,3,700; gd[1]=0x7fffffff; grain (directory|table)
-first table all 0x00; sparse grains=0,3,700; fill-gt=0; grain table (0|entry)
-first table all 0xff; sparse grains=0,3,700; fill-gt=0xff; grain table (0|entry)
-one entry lost; sparse grains=0,3,700; gt[3]=0; grain table (0|entry)
-one entry beyond the end; sparse grains=0,3,700; gt[3]=0x7fffffff; grain table (0|entry)
-the redundant table; sparse grains=0,3,700; fill-rgt=0xff; grain table (0|entry)
-the redundant directory entry; sparse grains=0,3,700; rgd[0]=0x7fffffff; grain (directory|table)
-gdOffset beyond the end; sparse grains=0,3,700; gdOffset=0x100000; gdOffset is 1048576
-gdOffset 0; sparse grains=0,3,700; gdOffset=0; gdOffset is 0
-rgdOffset is gdOffset; sparse grains=0,3,700; rgdOffset=30; rgdOffset is 30
-rgdOffset beyond the end; sparse grains=0,3,700; rgdOffset=0x100000; rgdOffset is 1048576
+first directory entry; sparse grains=0,3,515; gd[0]=0x7fffffff; grain (directory|table)
+second directory entry; sparse grains=0,3,515; gd[1]=0x7fffffff; grain (directory|table)
+first table all 0x00; sparse grains=0,3,515; fill-gt=0; grain table (0|entry)
+first table all 0xff; sparse grains=0,3,515; fill-gt=0xff; grain table (0|entry)
+one entry lost; sparse grains=0,3,515; gt[3]=0; grain table (0|entry)
+one entry beyond the end; sparse grains=0,3,515; gt[3]=0x7fffffff; grain table (0|entry)
+the redundant table; sparse grains=0,3,515; fill-rgt=0xff; grain table (0|entry)
+the redundant directory entry; sparse grains=0,3,515; rgd[0]=0x7fffffff; grain (directory|table)
+gdOffset beyond the end; sparse grains=0,3,515; gdOffset=0x100000; gdOffset is 1048576
+gdOffset 0; sparse grains=0,3,515; gdOffset=0; gdOffset is 0
+rgdOffset is gdOffset; sparse grains=0,3,515; rgdOffset=30; rgdOffset is 30
+rgdOffset beyond the end; sparse grains=0,3,515; rgdOffset=0x100000; rgdOffset is 1048576
 '
 }
 
 @test "one entry differs and the session was not closed: the later one counts" {
   each written '
-the primary is behind; sparse grains=0,3,700; gt[3]=0 uncleanShutdown=1;
-the copy is behind; sparse grains=0,3,700; rgt[3]=0 uncleanShutdown=1;
+the primary is behind; sparse grains=0,3,515; gt[3]=0 uncleanShutdown=1;
+the copy is behind; sparse grains=0,3,515; rgt[3]=0 uncleanShutdown=1;
 '
 }
 
 @test "streams of all makes are read, and not written" {
   each read_only '
-tables in front; stream grains=0,3,700; ; written once
-tables at the end; stream grains=0,3,700 footer=yes; ; written once
-no end marker, tables in front; stream grains=0,3,700 eos=no; ; written once
+tables in front; stream grains=0,3,515; ; written once
+tables at the end; stream grains=0,3,515 footer=yes; ; written once
+no end marker, tables in front; stream grains=0,3,515 eos=no; ; written once
 short last grain; stream capacity=389 grains=0,3 short=yes; ; written once
 full last grain; stream capacity=389 grains=0,3; ; written once
 capacity rounded up; stream capacity=512 line=389 grains=3 footer=yes; ; written once
-progress markers; stream grains=0,3,700 progress=yes footer=yes; ; written once
+progress markers; stream grains=0,3,515 progress=yes footer=yes; ; written once
 no grains; stream grains= footer=yes; ; written once
 '
 }
@@ -284,7 +284,7 @@ no grains; stream grains= footer=yes; ; written once
 @test "some bytes behind the end of a stream do no harm" {
   local n
   for n in 1 100 511; do
-    vmdk_file stream disk.vmdk grains=0,3,700 footer=yes
+    vmdk_file stream disk.vmdk grains=0,3,515 footer=yes
     head -c $n /dev/urandom >>disk.vmdk
     assert_equal "$(hash_served vmdk disk.vmdk)" "$(hash_file disk.vmdk.raw)"
   done
@@ -292,36 +292,36 @@ no grains; stream grains= footer=yes; ; written once
 
 @test "a stream without its end is refused" {
   local size
-  vmdk_file stream disk.vmdk grains=0,3,700 footer=yes
+  vmdk_file stream disk.vmdk grains=0,3,515 footer=yes
   size=$(stat -c %s disk.vmdk)
   each refused "
-abandoned; stream grains=0,3,700 footer=yes; truncate=$((size - 5120)); (incomplete|cut off)
-no end marker; stream grains=0,3,700 footer=yes eos=no; ; (incomplete|cut off)
-cut short of a sector; stream grains=0,3,700 footer=yes; truncate=$((size - 512)); (incomplete|cut off)
-footer marker of another type; stream grains=0,3,700 footer=yes; @$((size - 1536 + 12)):4=2; no footer marker
-no directory in the footer; stream grains=0,3,700 footer=yes; @$((size - 1024 + 56)):8=-1; gdOffset is missing
-directory beyond the end; stream grains=0,3,700 footer=yes; @$((size - 1024 + 56)):8=0x100000; gdOffset
-footer of another version; stream grains=0,3,700 footer=yes; @$((size - 1024 + 4)):4=1; the footer has version 1
-end marker of another type; stream grains=0,3,700 footer=yes; @$((size - 512 + 12)):4=9; no end-of-stream marker
+abandoned; stream grains=0,3,515 footer=yes; truncate=$((size - 5120)); (incomplete|cut off)
+no end marker; stream grains=0,3,515 footer=yes eos=no; ; (incomplete|cut off)
+cut short of a sector; stream grains=0,3,515 footer=yes; truncate=$((size - 512)); (incomplete|cut off)
+footer marker of another type; stream grains=0,3,515 footer=yes; @$((size - 1536 + 12)):4=2; no footer marker
+no directory in the footer; stream grains=0,3,515 footer=yes; @$((size - 1024 + 56)):8=-1; gdOffset is missing
+directory beyond the end; stream grains=0,3,515 footer=yes; @$((size - 1024 + 56)):8=0x100000; gdOffset
+footer of another version; stream grains=0,3,515 footer=yes; @$((size - 1024 + 4)):4=1; the footer has version 1
+end marker of another type; stream grains=0,3,515 footer=yes; @$((size - 512 + 12)):4=9; no end-of-stream marker
 lower-case magic; stream grains=0; @0:4=0x766d646b; incomplete
 "
 }
 
 @test "a damaged grain of a stream is an error, and the rest is served" {
   local at
-  vmdk_file stream disk.vmdk grains=0,3,700 footer=no
+  vmdk_file stream disk.vmdk grains=0,3,515 footer=no
   at=$(($(vmdk_file get disk.vmdk 'gt[3]') * 512))
   each lost_read_only "
-of another place; stream grains=0,3,700; @$at:8=128; 3 belongs to sector 128, not 384
-no bytes; stream grains=0,3,700; @$((at + 8)):4=0; 3 size is 0
-too many bytes; stream grains=0,3,700; @$((at + 8)):4=131073; 3 size is 131073
-beyond the end of the file; stream grains=0,3,700; @$((at + 8)):4=131072; 3 beyond the end of the file
-fewer bytes than there are; stream grains=0,3,700; @$((at + 8)):4=20; 3 do not inflate
-damaged; stream grains=0,3,700; @$((at + 40)):4=0x12345678; 3 inflate
-no zlib header; stream grains=0,3,700; @$((at + 12)):2=0; 3 do not inflate
-entry beyond the end; stream grains=0,3,700; gt[3]=0x7fffffff; 3 beyond the end of the file
-entry in the metadata; stream grains=0,3,700; gt[3]=2; 3 metadata
-a grain that is too short; stream grains=0,3,700; @$at:8=384 @$((at + 8)):4=9 @$((at + 12)):9=hex:789c030000000001ff; 3 inflate
+of another place; stream grains=0,3,515; @$at:8=128; 3 belongs to sector 128, not 384
+no bytes; stream grains=0,3,515; @$((at + 8)):4=0; 3 size is 0
+too many bytes; stream grains=0,3,515; @$((at + 8)):4=131073; 3 size is 131073
+beyond the end of the file; stream grains=0,3,515; @$((at + 8)):4=131072; 3 beyond the end of the file
+fewer bytes than there are; stream grains=0,3,515; @$((at + 8)):4=20; 3 do not inflate
+damaged; stream grains=0,3,515; @$((at + 40)):4=0x12345678; 3 inflate
+no zlib header; stream grains=0,3,515; @$((at + 12)):2=0; 3 do not inflate
+entry beyond the end; stream grains=0,3,515; gt[3]=0x7fffffff; 3 beyond the end of the file
+entry in the metadata; stream grains=0,3,515; gt[3]=2; 3 metadata
+a grain that is too short; stream grains=0,3,515; @$at:8=384 @$((at + 8)):4=9 @$((at + 12)):9=hex:789c030000000001ff; 3 inflate
 "
 }
 

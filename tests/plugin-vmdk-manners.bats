@@ -217,7 +217,7 @@ split_disk () {
 @test "qemu may read, and not write, every file that we read" {
     split_disk
     start_nbdkit -r vmdk disk.vmdk
-    qemu-img info disk.vmdk > info
+    qemu-img info disk.vmdk
     for file in disk-s001.vmdk disk-s003.vmdk; do
         run qemu-io -f raw -c 'write 100M 1' $file
         [ "$status" -ne 0 ]
@@ -232,7 +232,7 @@ split_disk () {
         [ $file != disk.vmdk ] || format=vmdk
         qemu-nbd -t -f $format -k "$PWD/q" $file >qemu.log 2>&1 </dev/null 3>&- &
         qemu=$!
-        server_pids+=($qemu)
+        server_pids+=("$qemu")
         wait_for test -S q
         refused 'disk[^ ]*\.vmdk.*(lock|use)' disk.vmdk
         refused 'disk[^ ]*\.vmdk.*(lock|use)' -r disk.vmdk

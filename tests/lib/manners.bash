@@ -114,7 +114,7 @@ manners_create_nowhere () {
 manners_daemon_opens () {
     qemu-img create -q -f $plugin disk.$plugin 4M
     mkdir sub
-    cd sub
+    cd sub || return 1
     vdkit -P "$BATS_TEST_TMPDIR/pid" -U "$BATS_TEST_TMPDIR/sock" \
            $plugin ../disk.$plugin
     uri="nbd+unix:///?socket=$BATS_TEST_TMPDIR/sock"
@@ -248,6 +248,6 @@ manners_run_is_complete () {
           --run "$NBDSH -u \"\$uri\" -c 'h.pwrite (b\"$i\" * 512, $i << 19)'"
         qemu-img check -q disk.$plugin
         qemu-img convert -O raw disk.$plugin disk.raw
-        cmp -n 1 -i $((i << 19)):0 disk.raw <(printf $i)
+        cmp -n 1 -i $((i << 19)):0 disk.raw <(printf %s $i)
     done
 }

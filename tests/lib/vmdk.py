@@ -14,7 +14,7 @@ its number in the disk), or @OFFSET:BYTES.  VALUE is a number (decimal, 0x,
 negative, with K or M), or hex:DIGITS.  patch also takes truncate=BYTES,
 fill-gt=BYTE and fill-rgt=BYTE (of the first grain table).
 
-sparse takes capacity=SECTORS (64 MiB), grains=N,N (0), line=SECTORS, text=no
+sparse takes capacity=SECTORS (520 grains, two tables), grains=N,N (0), line=SECTORS, text=no
 and header fields; stream also footer=yes, short=yes, progress=yes and eos=no.
 A grain is full of text that says where it belongs.
 """
@@ -146,7 +146,7 @@ def header(fields, given):
 
 
 def hosted(name, given, packed):
-    capacity = number(given.pop("capacity", "131072"))
+    capacity = number(given.pop("capacity", "66560"))
     grain = number(given.pop("grainSize", "128"))
     per = number(given.pop("numGTEsPerGT", "512"))
     line = number(given.pop("line", str(capacity)))
