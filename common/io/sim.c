@@ -111,25 +111,28 @@ reserve (struct content *c, uint64_t size)
   return true;
 }
 
+static void
+free_content (struct content *c)
+{
+  free (c->data);
+  free (c->used);
+}
+
 static bool
 copy_content (struct content *to, const struct content *from)
 {
   memset (to, 0, sizeof *to);
-  if (!reserve (to, from->size))
+  if (!reserve (to, from->size)) {
+    free_content (to);
+    memset (to, 0, sizeof *to);
     return false;
+  }
   to->size = from->size;
   if (from->size) {
     memcpy (to->data, from->data, from->size);
     memcpy (to->used, from->used, div_round_up (from->size, PAGE));
   }
   return true;
-}
-
-static void
-free_content (struct content *c)
-{
-  free (c->data);
-  free (c->used);
 }
 
 /* The range lies in the capacity.  data NULL: zeroes. */

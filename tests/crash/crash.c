@@ -354,7 +354,7 @@ check_crash (const char *what, size_t cut, struct vd_sim *sim,
 }
 
 static void
-run (unsigned long cuts, uint64_t seed)
+run (unsigned long cuts, size_t step, uint64_t seed)
 {
   struct vd_sim *sim = new_disk (), *crashed;
   struct model *m = model_new (NSECTORS,
@@ -368,7 +368,7 @@ run (unsigned long cuts, uint64_t seed)
   length = vd_sim_log_length (sim);
   printf ("# %s: %d operations, %zu records\n", now->name, NOPS, length);
 
-  for (n = 0; n <= length; ++n) {
+  for (n = 0; n <= length; n += step) {
     done = vd_sim_last_mark (sim, n);
     model_floors (m, done, floors, &upto);
     crashed = vd_sim_prefix (sim, n);
@@ -404,10 +404,11 @@ crash_main (int argc, char *argv[], struct crash_format *f)
   static const struct option options[] = {
     { "cuts", required_argument, NULL, 'c' },
     { "seed", required_argument, NULL, 's' },
+    { "step", required_argument, NULL, 't' },
     { "plant", required_argument, NULL, 'p' },
     { NULL, 0, NULL, 0 },
   };
-  unsigned long cuts = 10000;
+  unsigned long cuts = 10000, step = 1;
   uint64_t seed = 1;
   const char *bug = NULL;
   size_t i;
@@ -417,6 +418,7 @@ crash_main (int argc, char *argv[], struct crash_format *f)
     switch (c) {
     case 'c': cuts = strtoul (optarg, NULL, 0); break;
     case 's': seed = strtoull (optarg, NULL, 0); break;
+    case 't': step = strtoul (optarg, NULL, 0); break;
     case 'p': bug = optarg; break;
     default: return 2;
     }
@@ -434,7 +436,8 @@ crash_main (int argc, char *argv[], struct crash_format *f)
   /* A planted bug is found in one of the cases. */
   for (i = 0; i < f->ncases && !(bug && failures); ++i) {
     now = &f->cases[i];
-    run (cuts * (i + 1) / f->ncases - cuts * i / f->ncases, seed + i);
+    run (cuts * (i + 1) / f->ncases - cuts * i / f->ncases,
+         step ? step : 1, seed + i);
   }
 
   if (f->more && !bug)

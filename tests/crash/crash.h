@@ -11,7 +11,10 @@
  * "--plant BUG" runs the same with an ordering bug put in; the run must then
  * find a violation, or the test is worth nothing.
  *
- * Usage: crash-FORMAT [--cuts N] [--seed S] [--plant BUG]
+ * Usage: crash-FORMAT [--cuts N] [--step N] [--seed S] [--plant BUG]
+ *
+ * cuts: number of reorderings; step: only every N-th point is looked at with
+ * all in place (for slow builds).
  */
 
 #ifndef VDKIT_CRASH_H

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * Random operations on VDI images, against a plain buffer that holds what the
+ * Random operations on VDI and VMDK images, against a plain buffer that holds what the
  * disk must read as.  Every seed draws its own geometry, flags and parent; at
  * times the image is closed, looked at byte by byte, spoiled in ways that the
  * format allows (a place that no entry names, garbage behind the last block,
- * a count that lies), and opened again.
+ * a count that lies, a table that only half of a crash has reached), and opened
+ * again.  A VMDK is one sparse extent, or a mixture of several, some of which
+ * must not be written.
  *
  * VDKIT_MODEL_SEEDS: number of seeds of each kind; VDKIT_MODEL_FROM: the
  * first (a failure names the seed, VDKIT_MODEL_SEEDS=1 repeats it alone).
@@ -23,13 +25,28 @@
 #include "iszero.h"
 #include "memory.h"
 #include "rounding.h"
+#include "sim.h"
 #include "vdi.h"
+
+#include "small-vmdk.h"
 
 #define KIB UINT64_C (1024)
 #define MIB (UINT64_C (1024) * 1024)
 #define ENTRY_FREE UINT32_C (0xffffffff)
 #define ENTRY_ZERO UINT32_C (0xfffffffe)
 #define PIECE (256 * KIB)
+
+#define PARTS_MAX 6
+
+/* An extent of a VMDK. */
+struct part {
+  enum { FLAT, SPARSE, NOTHING } kind;
+  bool read_only;
+  uint64_t start, size;         /* bytes */
+  uint64_t file_offset;         /* FLAT */
+  struct small_vmdk sparse;
+  char name[16];
+};
 
 struct model {
   uint64_t seed, state;
@@ -46,10 +63,16 @@ struct model {
   size_t table_memory;
   const char *path;             /* NULL: in memory */
 
+  /* VMDK: */
+  struct vd_sim *sim;           /* with its files; NULL: a VDI */
+  struct part parts[PARTS_MAX];
+  unsigned nparts;
+  bool spoiled;                 /* until a session repairs it */
+
   struct vd_image *image;
   int64_t lie;                  /* a count that spoil wrote, -1: none */
   uint8_t *shadow;
-  uint8_t *buf;                 /* PIECE bytes */
+  uint8_t *buf, *buf2;          /* PIECE bytes */
 };
 
 /* ---- helpers ---------------------------------------------------------- */
@@ -341,6 +364,303 @@ reopen (struct model *m)
   open_it (m, data, size);
 }
 
+/* ---- VMDK ------------------------------------------------------------- */
+
+#define MAIN "model.vmdk"
+#define UNCLEAN 72              /* vmdk-format 5.1 */
+
+static bool
+embedded (const struct model *m)
+{
+  return m->nparts == 1 && strcmp (m->parts[0].name, MAIN) == 0;
+}
+
+static void
+draw_parts (struct model *m, bool mixed)
+{
+  uint64_t sectors;
+  unsigned i;
+
+  m->nparts = mixed ? 1 + below (m, PARTS_MAX) : 1;
+  m->size = 0;
+  for (i = 0; i < m->nparts; ++i) {
+    struct part *p = &m->parts[i];
+
+    p->kind = !mixed || i == 0 || chance (m, 60) ? SPARSE :
+      chance (m, 70) ? FLAT : NOTHING;
+    if (mixed && i == 0 && chance (m, 30) && !m->differencing)
+      p->kind = FLAT;
+    p->read_only = i > 0 && chance (m, 20);
+    p->sparse = (struct small_vmdk) {
+      .grain = 8 << below (m, 5), .gtes = 128 << below (m, 2),
+      .zeroed = chance (m, 40), .single = chance (m, 20),
+      .few_tables = chance (m, 30),
+    };
+    if (i == 0)
+      m->block_size = p->sparse.grain * 512;
+    /* Seldom a multiple of the grain. */
+    sectors = 1 + below (m, (mixed ? 12 : 40) * p->sparse.grain);
+    if (m->size > 0 && chance (m, 5))
+      sectors = 0;
+    if (!mixed && chance (m, 25))
+      sectors += 300 * p->sparse.grain;         /* tables, plural */
+    p->sparse.sectors = sectors;
+    p->start = m->size;
+    p->size = sectors * 512;
+    p->file_offset = 512 * below (m, 20);
+    m->size += p->size;
+    snprintf (p->name, sizeof p->name, mixed ? "part-%u" : MAIN, i);
+    /* An empty sparse extent is none. */
+    if (sectors == 0 && p->kind == SPARSE)
+      p->kind = FLAT;
+  }
+}
+
+static void
+write_file (struct model *m, const char *name, const void *data, size_t len)
+{
+  struct vd_store *st;
+  CTX (ctx);
+
+  must (m, ctx, vd_sim_open (ctx, m->sim, name, true, &st));
+  must (m, ctx, vd_store_truncate (ctx, st, len));
+  must (m, ctx, vd_store_pwrite (ctx, st, data, len, 0, 0));
+  vd_store_close (st);
+}
+
+/* The shadow has what lies below; put what the files hold on top. */
+static void
+make_parts (struct model *m)
+{
+  char text[SMALL_DESCRIPTOR_MAX], lines[1000];
+  size_t n = 0, len;
+  unsigned i;
+
+  m->sim = vd_sim_new ();
+  assert_non_null (m->sim);
+  for (i = 0; i < m->nparts; ++i) {
+    const struct part *p = &m->parts[i];
+
+    n += snprintf (lines + n, sizeof lines - n, "%s %" PRIu64 " %s",
+                   p->read_only ? "RDONLY" : "RW", p->size / 512,
+                   p->kind == FLAT ? "FLAT" :
+                   p->kind == SPARSE ? "SPARSE" : "ZERO");
+    if (p->kind != NOTHING)
+      n += snprintf (lines + n, sizeof lines - n, " \"%s\"", p->name);
+    if (p->kind == FLAT)
+      n += snprintf (lines + n, sizeof lines - n, " %" PRIu64,
+                     p->file_offset / 512);
+    n += snprintf (lines + n, sizeof lines - n, "\n");
+  }
+  len = small_descriptor (text, embedded (m) ? "monolithicSparse" : "custom",
+                          m->differencing, lines);
+  if (!embedded (m))
+    write_file (m, MAIN, text, len);
+  for (i = 0; i < m->nparts; ++i) {
+    const struct part *p = &m->parts[i];
+    uint8_t *data;
+    size_t size, at;
+
+    if (p->kind == NOTHING) {
+      memset (m->shadow + p->start, 0, p->size);
+      continue;
+    }
+    if (p->kind == SPARSE)
+      data = small_extent (&p->sparse, embedded (m) ? text : NULL, &size);
+    else {
+      size = p->file_offset + p->size;
+      data = malloc (size + 1);
+      assert_non_null (data);
+      for (at = 0; at < size; ++at)
+        data[at] = at / 512 % 3 ? at / 512 + p->start : 0;
+      memcpy (m->shadow + p->start, data + p->file_offset, p->size);
+    }
+    write_file (m, p->name, data, size);
+    free (data);
+  }
+}
+
+static void
+open_parts (struct model *m)
+{
+  struct vd_open how = {
+    .write = VD_WRITE_REQUIRE,
+    .honor_zeroes = m->honor_zeroes, .honor_same = m->honor_same,
+    .table_memory = m->table_memory,
+    .parent = m->differencing ? &m->parent : NULL,
+    .log = quiet,
+  };
+  struct vd_folder *folder;
+  struct vd_store *st;
+  CTX (ctx);
+
+  must (m, ctx, vd_sim_folder (ctx, m->sim, &folder));
+  must (m, ctx, vd_sim_open (ctx, m->sim, MAIN, true, &st));
+  must (m, ctx, vd_image_open_folder (ctx, st, folder, &how, &m->image));
+  if (m->image->size != m->size)
+    complain (m, "size is %" PRIu64, m->image->size);
+}
+
+/* Where the entry of a grain is in the file. */
+static uint64_t
+entry_at (const uint8_t *data, const struct part *p, bool copy,
+          uint64_t index)
+{
+  uint64_t gd = get_le64 (&data[copy ? 48 : 56]) * 512;
+  uint64_t gt = get_le32 (&data[gd + index / p->sparse.gtes * 4]);
+
+  return gt ? gt * 512 + index % p->sparse.gtes * 4 : 0;
+}
+
+static void
+check_part (struct model *m, const struct part *p, const uint8_t *data,
+            size_t size, bool tidy)
+{
+  uint64_t n = div_round_up (p->sparse.sectors, p->sparse.grain), i, at[2];
+  uint64_t overhead = get_le64 (&data[64]), end = overhead;
+  bool *seen = calloc (size / 512 / p->sparse.grain + 1, sizeof *seen);
+  uint32_t e;
+
+  assert_non_null (seen);
+  for (i = 0; i < n; ++i) {
+    at[0] = entry_at (data, p, false, i);
+    at[1] = p->sparse.single ? at[0] : entry_at (data, p, true, i);
+    if ((at[0] == 0) != (at[1] == 0))
+      complain (m, "%s: grain %" PRIu64 " has one table", p->name, i);
+    if (at[0] == 0)
+      continue;
+    e = get_le32 (&data[at[0]]);
+    if (e != get_le32 (&data[at[1]]))
+      complain (m, "%s: entry %" PRIu64 " is %" PRIu32 ", but %" PRIu32
+                " in the copy", p->name, i, e, get_le32 (&data[at[1]]));
+    if (e == 0 || (e == 1 && p->sparse.zeroed))
+      continue;
+    if (e < overhead || e % p->sparse.grain ||
+        (e + min_u64 (p->sparse.grain, p->sparse.sectors -
+                      i * p->sparse.grain)) * 512 > size ||
+        seen[e / p->sparse.grain])
+      complain (m, "%s: entry %" PRIu64 " is %" PRIu32 ", size %zu",
+                p->name, i, e, size);
+    seen[e / p->sparse.grain] = true;
+    end = max_u64 (end, e + p->sparse.grain);
+  }
+  free (seen);
+  if (tidy && data[UNCLEAN])
+    complain (m, "%s: uncleanShutdown is set", p->name);
+}
+
+/* What a crash may leave: entries that have reached one table only, and a
+ * tail of the file with anything in it.
+ */
+static uint8_t *
+spoil_part (struct model *m, const struct part *p, uint8_t *data,
+            size_t *size)
+{
+  uint64_t n = div_round_up (p->sparse.sectors, p->sparse.grain), index, at;
+  unsigned i;
+
+  data[UNCLEAN] = 1;
+  for (i = below (m, 8); !p->sparse.single && i > 0; --i) {
+    /* Never both. */
+    index = below (m, n);
+    at = entry_at (data, p, (index ^ m->op) & 1, index);
+    if (at)
+      put_le32 (&data[at], p->sparse.zeroed && chance (m, 30) ?
+                min_u64 (1, get_le32 (&data[at])) : 0);
+  }
+  if (chance (m, 50)) {
+    size_t more = 1 + below (m, 3 * p->sparse.grain * 512);
+
+    data = realloc (data, *size + more);
+    assert_non_null (data);
+    memset (data + *size, 0xee, more);
+    *size += more;
+  }
+  return data;
+}
+
+static void
+check_parts (struct model *m, bool tidy, bool spoil)
+{
+  unsigned i;
+  CTX (ctx);
+
+  for (i = 0; i < m->nparts; ++i) {
+    const struct part *p = &m->parts[i];
+    struct vd_store *st;
+    uint64_t size;
+    size_t now;
+    uint8_t *data;
+
+    if (p->kind != SPARSE)
+      continue;
+    must (m, ctx, vd_sim_open (ctx, m->sim, p->name, true, &st));
+    must (m, ctx, vd_store_get_size (ctx, st, &size));
+    data = malloc (size);
+    assert_non_null (data);
+    must (m, ctx, vd_store_pread (ctx, st, data, size, 0));
+    check_part (m, p, data, size, tidy);
+    vd_store_close (st);
+    if (spoil && !p->read_only && chance (m, 60)) {
+      m->spoiled = true;
+      now = size;
+      data = spoil_part (m, p, data, &now);
+      write_file (m, p->name, data, now);
+    }
+    free (data);
+  }
+}
+
+/* With something stored there is a session, which repairs. */
+static void
+start_session (struct model *m)
+{
+  CTX (ctx);
+
+  m->shadow[0]++;
+  must (m, ctx, vd_image_pwrite (ctx, m->image, m->shadow, 1, 0, 0));
+  m->spoiled = false;
+}
+
+static void
+reopen_parts (struct model *m)
+{
+  bool tidy = chance (m, 60);
+  struct vd_sim *old = m->sim;
+  CTX (ctx);
+
+  if (m->spoiled)
+    start_session (m);
+  if (tidy)
+    must (m, ctx, vd_image_end_session (ctx, m->image));
+  else
+    must (m, ctx, vd_image_flush (ctx, m->image));
+  /* As it is now, whatever closing does; this also empties the log. */
+  m->sim = vd_sim_clone (old);
+  assert_non_null (m->sim);
+  must (m, ctx, vd_image_close (ctx, m->image));
+  vd_sim_free (old);
+  check_parts (m, tidy, chance (m, 40));
+  m->spoiled |= !tidy;
+  open_parts (m);
+}
+
+/* Is there something in the range that must not be written? */
+static bool
+denied (const struct model *m, uint64_t offset, uint64_t len)
+{
+  unsigned i;
+
+  for (i = 0; i < m->nparts; ++i) {
+    const struct part *p = &m->parts[i];
+
+    if ((p->read_only || p->kind == NOTHING) &&
+        offset < p->start + p->size && p->start < offset + len)
+      return true;
+  }
+  return false;
+}
+
 /* ---- checks ----------------------------------------------------------- */
 
 static void
@@ -434,10 +754,34 @@ draw_range (struct model *m, uint64_t *ret_offset, uint64_t *ret_len)
   *ret_len = min_u64 (min_u64 (len, m->size - offset), PIECE);
 }
 
+/* A write into a range that must not be written, or in part.  What may be is
+ * old or new (m->buf).
+ */
+static void
+refused (struct model *m, int r, uint64_t offset, uint64_t len)
+{
+  uint64_t i;
+  CTX (ctx);
+
+  if (r != -EPERM)
+    complain (m, "error %d", r);
+  must (m, ctx, vd_image_pread (ctx, m->image, m->buf2, len, offset));
+  for (i = 0; i < len; ++i) {
+    uint8_t old = m->shadow[offset + i];
+
+    if (m->buf2[i] != old && (m->buf2[i] != m->buf[i] ||
+                              denied (m, offset + i, 1)))
+      complain (m, "byte %" PRIu64 " is 0x%02x after a write was refused, "
+                "was 0x%02x", offset + i, m->buf2[i], old);
+  }
+  memcpy (m->shadow + offset, m->buf2, len);
+}
+
 static void
 op_write (struct model *m)
 {
   uint64_t offset, len, i;
+  int r;
   CTX (ctx);
 
   m->what = "write";
@@ -460,8 +804,13 @@ op_write (struct model *m)
     for (i = 0; i < len; ++i)
       m->buf[i] = (i * 7 + m->op) % 251 + 1;
   }
-  must (m, ctx, vd_image_pwrite (ctx, m->image, m->buf, len, offset,
-                                 chance (m, 15) ? VD_FUA : 0));
+  r = vd_image_pwrite (ctx, m->image, m->buf, len, offset,
+                       chance (m, 15) ? VD_FUA : 0);
+  if (r < 0 && denied (m, offset, len)) {
+    refused (m, r, offset, len);
+    return;
+  }
+  must (m, ctx, r);
   memcpy (m->shadow + offset, m->buf, len);
 }
 
@@ -480,6 +829,11 @@ op_zero (struct model *m)
     check_range (m, offset, len);       /* refused, and nothing was done */
     return;
   }
+  if (r < 0 && denied (m, offset, len)) {
+    memset (m->buf, 0, len);
+    refused (m, r, offset, len);
+    return;
+  }
   must (m, ctx, r);
   memset (m->shadow + offset, 0, len);
 }
@@ -489,12 +843,15 @@ static void
 op_trim (struct model *m)
 {
   uint64_t offset, len, i;
+  int r;
   CTX (ctx);
 
   m->what = "trim";
   draw_range (m, &offset, &len);
-  must (m, ctx, vd_image_trim (ctx, m->image, len, offset,
-                               chance (m, 15) ? VD_FUA : 0));
+  r = vd_image_trim (ctx, m->image, len, offset,
+                     chance (m, 15) ? VD_FUA : 0);
+  if (r != -EPERM || !denied (m, offset, len))
+    must (m, ctx, r);
   must (m, ctx, vd_image_pread (ctx, m->image, m->buf, len, offset));
   for (i = 0; i < len; ++i) {
     if (m->buf[i] != 0 && m->buf[i] != m->shadow[offset + i])
@@ -544,14 +901,17 @@ operation (struct model *m)
   }
   else if (m->size < 100 * MIB || chance (m, 10)) {
     m->what = "reopen";
-    reopen (m);
+    if (m->sim)
+      reopen_parts (m);
+    else
+      reopen (m);
     check_range (m, 0, m->size);
   }
 }
 
 /* ---- one seed --------------------------------------------------------- */
 
-enum kind { BASE, DIFF, WINDOWED, IN_FILE };
+enum kind { BASE, DIFF, WINDOWED, IN_FILE, MONO, MIXED };
 
 static void
 run_seed (uint64_t seed, enum kind kind, unsigned operations)
@@ -631,6 +991,54 @@ run_seed (uint64_t seed, enum kind kind, unsigned operations)
 }
 
 static void
+run_vmdk_seed (uint64_t seed, enum kind kind, unsigned operations)
+{
+  struct model m = { .seed = seed, .what = "set-up" };
+  unsigned i;
+  CTX (ctx);
+
+  m.state = seed * 8 + kind;
+  m.honor_zeroes = chance (&m, 30);
+  m.honor_same = chance (&m, 30);
+  m.table_memory = chance (&m, 50) ? 1 : 0;
+  m.differencing = chance (&m, 50);
+  draw_parts (&m, kind == MIXED);
+  m.buf = malloc (PIECE);
+  m.buf2 = malloc (PIECE);
+  m.shadow = calloc (1, m.size);
+  assert_non_null (m.buf);
+  assert_non_null (m.buf2);
+  assert_non_null (m.shadow);
+  if (m.differencing)
+    make_parent (&m);
+  from_below (&m, m.shadow, 0, m.size);
+  make_parts (&m);
+  open_parts (&m);
+  check_range (&m, 0, m.size);
+
+  for (i = 0; i < operations; ++i) {
+    m.op = i + 1;
+    operation (&m);
+  }
+
+  m.what = "end";
+  check_range (&m, 0, m.size);
+  check_extents (&m, 0, m.size, false);
+  start_session (&m);
+  must (&m, ctx, vd_image_close (ctx, m.image));
+  check_parts (&m, true, false);
+  open_parts (&m);
+  check_range (&m, 0, m.size);
+  check_extents (&m, 0, m.size, false);
+  must (&m, ctx, vd_image_close (ctx, m.image));
+  vd_sim_free (m.sim);
+  free (m.shadow);
+  free (m.parent_data);
+  free (m.buf);
+  free (m.buf2);
+}
+
+static void
 run_seeds (enum kind kind, unsigned seeds, unsigned operations)
 {
   const char *number = getenv ("VDKIT_MODEL_SEEDS");
@@ -640,7 +1048,10 @@ run_seeds (enum kind kind, unsigned seeds, unsigned operations)
   if (number)
     seeds = strtoul (number, NULL, 10);
   for (i = 0; i < seeds; ++i)
-    run_seed (first + i, kind, operations);
+    if (kind >= MONO)
+      run_vmdk_seed (first + i, kind, operations);
+    else
+      run_seed (first + i, kind, operations);
 }
 
 static void
@@ -671,6 +1082,20 @@ test_in_file (void **state)
   run_seeds (IN_FILE, 60, 200);
 }
 
+static void
+test_vmdk (void **state)
+{
+  (void) state;
+  run_seeds (MONO, 200, 300);
+}
+
+static void
+test_vmdk_mixed (void **state)
+{
+  (void) state;
+  run_seeds (MIXED, 300, 300);
+}
+
 int
 main (void)
 {
@@ -679,6 +1104,8 @@ main (void)
     cmocka_unit_test (test_diff),
     cmocka_unit_test (test_windowed),
     cmocka_unit_test (test_in_file),
+    cmocka_unit_test (test_vmdk),
+    cmocka_unit_test (test_vmdk_mixed),
   };
 
   return cmocka_run_group_tests (tests, unit_setup, unit_teardown);
