@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # VMDK: however the server or a client ends, the image opens and what was
 # flushed is there; in one file, and split; and when the file system is full.
+# shellcheck disable=SC2317
 
 load lib/common
 load lib/kill
@@ -11,6 +12,7 @@ teardown () {
   ! mountpoint -q "$BATS_TEST_TMPDIR/full" || umount "$BATS_TEST_TMPDIR/full"
 }
 
+# shellcheck disable=SC2034
 format=vmdk
 make_disk () { make_vmdk disk.vmdk sparse "$@"; }
 sparse_files () { echo disk.vmdk; }
@@ -101,7 +103,7 @@ small_fs () {
 
 runs_full () {
   small_fs
-  cd full
+  cd full || return 1
   make_disk 32M
   start_nbdkit vmdk disk.vmdk
   python_client "$uri" "${until_full//want.raw/../want.raw}" "${1-pass}"
@@ -109,7 +111,6 @@ runs_full () {
   stop_nbdkit
   check_clean
   assert_equal "$(hash_served vmdk disk.vmdk)" "$(hash_file ../want.raw)"
-  cd ..
 }
 
 go_on='

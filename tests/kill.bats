@@ -5,6 +5,7 @@
 load lib/common
 load lib/kill
 
+# shellcheck disable=SC2034
 format=vdi
 make_disk () { make_vdi disk.vdi "$@"; }
 check_clean () { qemu-img check -f vdi disk.vdi; }
