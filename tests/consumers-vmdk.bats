@@ -8,7 +8,7 @@ load lib/consumers
 # shellcheck disable=SC2034
 format=vmdk
 create=sparse
-make_disk () { make_vmdk "$@" create="$create"; }
+make_disk () { make_vmdk "$1" "$create" "${@:2}"; }
 check_disk () {
   case $create in
     sparse) qemu-img check -q -f vmdk "$1" &&
