@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # A guest's file system, read and written by libguestfs over NBD.  Runs only
-# where guestfish and a kernel for it are installed; they are not installed for
-# this test.  Emulated: /dev/kvm exists in places where it does not work.
+# where guestfish and a kernel for it are installed; run-tests installs
+# them when CI is set.  Emulated: /dev/kvm exists in places where it does not work.
 
 load lib/common
 

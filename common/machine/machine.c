@@ -482,7 +482,9 @@ not_found (struct vd_ctx *ctx, const struct search *s,
     snprintf (what, sizeof what, "it says the CID only, %08" PRIx32,
               l->parent_cid);
   else
-    snprintf (what, sizeof what, "it does not say which it is");
+    return vd_error (ctx, EUNATCH, "%s: is a differencing image, and names no "
+                     "parent; say what it is on with parent=FILE",
+                     child->name);
   return vd_error (ctx, EUNATCH, "%s: is a differencing image, and its parent "
                    "was not found: %s; looked in %s and the .vbox files "
                    "there; name it with parent=FILE, put it there, or allow "

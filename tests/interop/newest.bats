@@ -9,6 +9,10 @@ setup () {
   requires_peers
   cd "$peers_dir" || return 1
   cp "$PLUGIN_VDI" plugin.so
+  # Its libraries, but for the C library's own, come along.
+  ldd plugin.so | awk '$3 ~ "^/" {print $3}' |
+    grep -vE '/(libc|libm|libpthread|libdl|librt|ld-linux[^/]*)\.so' |
+    xargs -r cp -L -t .
   random_file disk.raw 3000000
   truncate -s 9438208 disk.raw
   printf 'end' | dd of=disk.raw bs=1 seek=9438205 conv=notrunc status=none
@@ -16,7 +20,7 @@ setup () {
 
 # A plugin that was built with sanitizers needs their libraries.
 loads () {
-  peer nbdkit ./plugin.so --version >version.txt 2>&1 && return 0
+  peer env LD_LIBRARY_PATH=. nbdkit ./plugin.so --version >version.txt 2>&1 && return 0
   cat version.txt
   [ -z "${VDKIT_PRELOAD-}" ] || skip "the plugin is built with sanitizers"
   ! grep -q 'GLIBC_[0-9.]*. not found' version.txt ||
@@ -26,9 +30,9 @@ loads () {
 
 @test "the newest nbdkit serves with the plugin built here" {
   loads
-  peer nbdkit ./plugin.so --dump-plugin >dump.txt
+  peer env LD_LIBRARY_PATH=. nbdkit ./plugin.so --dump-plugin >dump.txt
   assert_match "$(cat dump.txt)" '^vdi_capabilities='
-  peer nbdkit -U - ./plugin.so disk.vdi create=dynamic size=9438208 --run \
+  peer env LD_LIBRARY_PATH=. nbdkit -U - ./plugin.so disk.vdi create=dynamic size=9438208 --run \
     'nbdinfo "$uri" && nbdcopy --flush disk.raw "$uri" &&
      nbdinfo --map "$uri" && nbdcopy "$uri" back.raw'
   cmp disk.raw back.raw
@@ -40,7 +44,7 @@ loads () {
 @test "the newest nbdkit gives the reason why it refuses" {
   loads
   echo "not an image" >disk.vdi
-  run peer nbdkit -r -U - ./plugin.so disk.vdi --run 'nbdinfo "$uri"'
+  run peer env LD_LIBRARY_PATH=. nbdkit -r -U - ./plugin.so disk.vdi --run 'nbdinfo "$uri"'
   [ "$status" -ne 0 ]
   assert_match "$output" 'disk\.vdi: '
 }
@@ -51,7 +55,7 @@ loads () {
   serve vdi disk.vdi -- 'nbdcopy --flush disk.raw "$uri"'
   local filter
   for filter in cow cache readahead blocksize noparallel; do
-    peer nbdkit -r -U - --filter="$filter" ./plugin.so disk.vdi --run \
+    peer env LD_LIBRARY_PATH=. nbdkit -r -U - --filter="$filter" ./plugin.so disk.vdi --run \
       'nbdcopy "$uri" back.raw'
     cmp disk.raw back.raw
   done
@@ -59,7 +63,7 @@ loads () {
 
 @test "a client that has not flushed, and SIGTERM to the newest nbdkit" {
   loads
-  peer sh -c '
+  peer env LD_LIBRARY_PATH=. sh -c '
     nbdkit -f -U "$PWD/s" -P pid ./plugin.so disk.vdi create=dynamic size=8M &
     n=$!
     while [ ! -s pid ]; do sleep 0.1; done

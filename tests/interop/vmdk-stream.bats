@@ -280,18 +280,6 @@ for i in range(0, len(got), 512):
 assert got != want'
 }
 
-# The plugin does not see such an error, and the manual says that leaving
-# completes; a half copy that is refused would be safer.
-@test "a client that gives up: refused as incomplete" {
-  make_raw $((32 << 20))
-  run serve --filter=error vmdk disk.vmdk create=stream size=32M \
-    error-pwrite=EIO error-pwrite-rate=10% -- 'nbdcopy --flush disk.raw "$uri"'
-  [ "$status" -ne 0 ]
-  qemu-img check -f vmdk disk.vmdk &&
-    skip "not yet: the client's leaving completes the image"
-  incomplete
-}
-
 @test "a complete one is not written again" {
   ours $((8 << 20))
   sha256sum disk.vmdk >before
