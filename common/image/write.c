@@ -48,6 +48,17 @@ check_deny (struct vd_ctx *ctx, struct request *rq,
   return 0;
 }
 
+/* Is this a part that cannot be written, and reads as zeroes anyway?  Then
+ * zeroing it is done already (vmdk-format 4).
+ */
+static bool
+stays_zero (const struct vd_image *image, const struct vd_run *run)
+{
+  return run->mode == VD_MODE_DENY &&
+    (run->kind == VD_RUN_ZERO ||
+     (run->kind == VD_RUN_PARENT && !image->engine->has_parent));
+}
+
 /* ---- in place --------------------------------------------------------- */
 
 static int
@@ -343,11 +354,14 @@ write_exclusive (struct vd_ctx *ctx, struct request *rq, uint64_t start,
   int r;
 
   r = image->format->locate (ctx, image, offset, len, VD_LOCATE_READ, &run);
-  if (r == 0)
-    r = check_deny (ctx, rq, &run, offset);
   if (r < 0)
     return r;
   *ret_done = run.length;
+  if (!data && stays_zero (image, &run))
+    return 0;
+  r = check_deny (ctx, rq, &run, offset);
+  if (r < 0)
+    return r;
 
   if (run.kind == VD_RUN_DATA) {
     r = vd_session_begin (ctx, image);
@@ -511,6 +525,8 @@ check_fast (struct vd_ctx *ctx, struct request *rq,
     r = image->format->locate (ctx, image, offset, len, VD_LOCATE_READ, &run);
     if (r < 0)
       return r;
+    if (stays_zero (image, &run))
+      continue;
     switch (run.kind) {
     case VD_RUN_DATA:
       if (atomic_load (rq->punch ? &run.store->no_punch

@@ -257,7 +257,14 @@ open_file (struct vd_ctx *ctx, struct vd_image *image,
                         &image->other_writer, &f->store);
   if (r < 0)
     return r;
-  return vd_image_add_store (ctx, image, f->store);
+  r = vd_image_add_store (ctx, image, f->store);
+  /* A server before us may have been killed: what it was told to write, and
+   * what clients that come back think is covered by their next flush, is
+   * perhaps in the page cache only (rules O13).
+   */
+  if (r == 0 && f->write)
+    r = vd_store_sync_always (ctx, f->store);
+  return r;
 }
 
 static int

@@ -279,25 +279,40 @@ copy_descriptor (struct vd_ctx *ctx, const struct vd_image *image,
   return 0;
 }
 
+/* Other threads look at the link when they choose a view or check it against
+ * the layer below.  What has not changed is not written, not even with the
+ * value that it has.
+ */
+static void
+set_uuid (struct vd_uuid *uuid, const struct vd_uuid *value)
+{
+  if (!vd_uuid_equal (uuid, value))
+    *uuid = *value;
+}
+
 /* The new descriptor is in the file: it is the image's from now on. */
 static void
 adopt (struct vd_image *image, struct vmdk_descriptor *d)
 {
   const struct vmdk_fields *f = vmdk_descriptor_fields (d);
   struct vmdk *vmdk = image->priv;
+  struct vd_link *l = &image->link;
 
-  image->link = (struct vd_link) {
-    .uuid = f->image,
-    .modification = f->modification,
-    .parent = f->parent,
-    .parent_modification = f->parent_modification,
-    .has_cid = f->has_cid,
-    .cid = f->cid,
-    .parent_cid = f->parent_cid,
-    .parent_hint = f->parent_hint,
-  };
+  set_uuid (&l->uuid, &f->image);
+  set_uuid (&l->modification, &f->modification);
+  set_uuid (&l->parent, &f->parent);
+  set_uuid (&l->parent_modification, &f->parent_modification);
+  if (l->has_cid != f->has_cid)
+    l->has_cid = f->has_cid;
+  if (l->cid != f->cid)
+    l->cid = f->cid;
+  if (l->parent_cid != f->parent_cid)
+    l->parent_cid = f->parent_cid;
+  /* Texts lie in the descriptor. */
+  l->parent_hint = f->parent_hint;
   image->lchs = f->lchs;
   image->comment = f->comment;
+  image->variant = f->create_type ? f->create_type : "custom";
   vmdk_descriptor_free (vmdk->descriptor);
   vmdk->descriptor = d;
 }

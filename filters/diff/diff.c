@@ -55,6 +55,18 @@ static unsigned ninstances;             /* .load calls */
 static unsigned ncomplete;              /* .config_complete calls */
 static bool ready;                      /* the files are open */
 
+/* While nbdkit serves, a chain comes only to an instance whose image is made
+ * for the first client.
+ */
+static pthread_mutex_t create_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static bool
+has_chain (const struct instance *in)
+{
+  LOCK_SCOPE (&create_lock);
+  return in->disk.chain != NULL;
+}
+
 static void
 log_line (enum vd_log_level level, const char *text)
 {
@@ -186,18 +198,33 @@ diff_config_complete (nbdkit_next_config_complete *next,
 
 /* ---- the layer below -------------------------------------------------- */
 
-/* The aligned range around [*offset, *offset + *len) that may be asked for,
- * inside the layer's size; how much of it is wanted is unchanged.
+/* What requests to the layer below must be aligned to, and how much one may
+ * ask for.
  */
 static int
-lower_align (nbdkit_next *next, uint64_t *ret_align)
+lower_limits (nbdkit_next *next, uint64_t *ret_align, uint64_t *ret_max)
 {
   uint32_t minimum, preferred, maximum;
 
   if (next->block_size (next, &minimum, &preferred, &maximum) == -1)
     return -1;
   *ret_align = minimum ? minimum : 1;
+  *ret_max = MAX_REQUEST;
+  if (maximum != 0 && maximum < MAX_REQUEST)
+    *ret_max = max_u64 (round_down (maximum, *ret_align), *ret_align);
   return 0;
+}
+
+/* How much of [offset, offset + len) fits in one request, aligned as it must
+ * be.
+ */
+static uint64_t
+lower_piece (uint64_t align, uint64_t max, uint64_t size,
+             uint64_t offset, uint64_t len)
+{
+  uint64_t end = round_down (offset, align) + max;
+
+  return min_u64 (min_u64 (len, size - offset), end - offset);
 }
 
 static int
@@ -248,7 +275,7 @@ below_pread (struct vd_ctx *ctx, void *opaque, void *buf, size_t len,
              uint64_t offset)
 {
   nbdkit_next *next = ctx->next;
-  uint64_t size = 0, align = 1, n;
+  uint64_t size = 0, align = 1, max = MAX_REQUEST, n;
   char *p = buf;
   int r;
 
@@ -256,10 +283,10 @@ below_pread (struct vd_ctx *ctx, void *opaque, void *buf, size_t len,
   r = lower_size (ctx, next, &size);
   if (r < 0)
     return r;
-  if (lower_align (next, &align) == -1)
+  if (lower_limits (next, &align, &max) == -1)
     return vd_error (ctx, EIO, "the layer below has no block size");
   for (; len > 0 && offset < size; p += n, offset += n, len -= n) {
-    n = min_u64 (min_u64 (len, size - offset), MAX_REQUEST);
+    n = lower_piece (align, max, size, offset, len);
     r = lower_read (ctx, next, align, size, p, n, offset);
     if (r < 0)
       return r;
@@ -312,7 +339,7 @@ below_extents (struct vd_ctx *ctx, void *opaque, uint64_t offset,
                void *fn_opaque)
 {
   nbdkit_next *next = ctx->next;
-  uint64_t size = 0, align = 1, n;
+  uint64_t size = 0, align = 1, max = MAX_REQUEST, n;
   int can, r;
 
   (void) opaque;
@@ -320,10 +347,10 @@ below_extents (struct vd_ctx *ctx, void *opaque, uint64_t offset,
   if (r < 0)
     return r;
   can = next->can_extents (next);
-  if (can == -1 || lower_align (next, &align) == -1)
+  if (can == -1 || lower_limits (next, &align, &max) == -1)
     return vd_error (ctx, EIO, "the layer below does not say what it can do");
   for (; len > 0 && offset < size; offset += n, len -= n) {
-    n = min_u64 (min_u64 (len, size - offset), MAX_REQUEST);
+    n = lower_piece (align, max, size, offset, len);
     r = can ? lower_extents (ctx, next, align, size, offset, n, one, fn,
                              fn_opaque, &n)
       : fn (fn_opaque, offset, n, 0);
@@ -553,7 +580,7 @@ diff_list_exports (nbdkit_next_list_exports *next, nbdkit_backend *nxdata,
   size_t i;
 
   (void) is_tls;
-  if (!in->disk.chain)          /* the image is made for the first client */
+  if (!has_chain (in))          /* the image is made for the first client */
     return nbdkit_add_export (exports, "", NULL);
   if (disk_list_exports (&in->disk, exports) == -1)
     return -1;
@@ -606,7 +633,7 @@ choose (struct handle *h, const char *name)
   char uuid[VD_UUID_TEXT];
   const char *base;
 
-  if (!in->disk.chain)
+  if (!has_chain (in))
     return *name ? NULL : params.base_export;
   if (disk_find_level (&h->in->disk, name, &h->level))
     return in->innermost ? params.base_export : "";
@@ -730,9 +757,7 @@ static int
 create_on_base (struct instance *in, uint64_t size,
                 const struct vd_link *link)
 {
-  static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-
-  LOCK_SCOPE (&lock);
+  LOCK_SCOPE (&create_lock);
   if (in->disk.chain)
     return 0;
   if (create_on (size, link, NULL) == -1)
@@ -758,7 +783,7 @@ diff_prepare (nbdkit_next *next, void *handle, int readonly)
     return 0;
   if (h->in->innermost) {
     read_link (next, &link);
-    if (!h->in->disk.chain && create_on_base (h->in, size, &link) == -1)
+    if (!has_chain (h->in) && create_on_base (h->in, size, &link) == -1)
       return -1;
     if (check_base (h->in, &link) == -1)
       return -1;

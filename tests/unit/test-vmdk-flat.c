@@ -7,6 +7,9 @@
 
 #include "extent-image.h"
 
+#include "image.h"
+#include "sim.h"
+
 static char warning[1024];
 
 static void
@@ -140,6 +143,62 @@ test_zero (void **state)
   sample_free (&s);
 }
 
+/* A server was killed, its data are in the page cache.  Who opens the image to
+ * write it makes them durable, in each file (rules O13).
+ */
+static void
+test_sync_at_open (void **state)
+{
+  static const char text[] =
+    "# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\n"
+    "createType=\"custom\"\nRW 2 FLAT \"a\" 0\nRW 2 FLAT \"b\" 0\n";
+  const struct vd_open how = { .write = VD_WRITE_REQUIRE };
+  struct vd_sim *sim = vd_sim_new (), *cut;
+  struct vd_folder *folder;
+  struct vd_image *image;
+  struct vd_store *st;
+  char data[1024];
+  uint64_t seed;
+  int i;
+  UNIT_CTX (ctx);
+
+  (void) state;
+  memset (data, 'x', sizeof data);
+  assert_non_null (sim);
+  for (i = 0; i < 3; ++i) {
+    assert_ok (ctx, vd_sim_open (ctx, sim, i == 0 ? "disk.vmdk" : i == 1 ?
+                                 "a" : "b", true, &st));
+    assert_ok (ctx, vd_store_truncate (ctx, st, i == 0 ? sizeof text - 1 :
+                                       sizeof data));
+    if (i == 0)
+      assert_ok (ctx, vd_store_pwrite (ctx, st, text, sizeof text - 1, 0, 0));
+    assert_ok (ctx, vd_store_sync (ctx, st));
+    if (i > 0)
+      assert_ok (ctx, vd_store_pwrite (ctx, st, data, sizeof data, 0, 0));
+    vd_store_close (st);
+  }
+  assert_ok (ctx, vd_sim_folder (ctx, sim, &folder));
+  assert_ok (ctx, vd_sim_open (ctx, sim, "disk.vmdk", true, &st));
+  assert_ok (ctx, vd_image_open_folder (ctx, st, folder, &how, &image));
+  for (seed = 1; seed < 20; ++seed) {
+    uint64_t draw = seed;
+
+    cut = vd_sim_power_cut (sim, vd_sim_log_length (sim), &draw);
+    assert_non_null (cut);
+    for (i = 1; i < 3; ++i) {
+      char read[1024] = { 0 };
+
+      assert_ok (ctx, vd_sim_open (ctx, cut, i == 1 ? "a" : "b", false, &st));
+      assert_ok (ctx, vd_store_pread (ctx, st, read, sizeof read, 0));
+      vd_store_close (st);
+      assert_memory_equal (read, data, sizeof data);
+    }
+    vd_sim_free (cut);
+  }
+  assert_ok (ctx, vd_image_close (ctx, image));
+  vd_sim_free (sim);
+}
+
 int
 main (void)
 {
@@ -148,6 +207,7 @@ main (void)
     cmocka_unit_test (test_read_only),
     cmocka_unit_test (test_short),
     cmocka_unit_test (test_zero),
+    cmocka_unit_test (test_sync_at_open),
   };
 
   return cmocka_run_group_tests (tests, unit_setup, unit_teardown);
