@@ -64,6 +64,7 @@ struct vd_table {
   /* Windowed: pages are hashed, as the number of pages is what an image
    * claims and not what it is worth.
    */
+  unsigned nstripes;            /* in use, a power of two */
   size_t stripe_pages;          /* more only if they are pinned or dirty */
   size_t nbuckets;              /* per stripe, a power of two */
   struct stripe stripes[STRIPES];
@@ -72,7 +73,7 @@ struct vd_table {
 static struct stripe *
 stripe_of (struct vd_table *t, uint64_t number)
 {
-  return &t->stripes[number % STRIPES];
+  return &t->stripes[number & (t->nstripes - 1)];
 }
 
 static int
@@ -95,6 +96,7 @@ new_table (struct vd_ctx *ctx, struct vd_store *st, uint64_t offset,
   }
   t->n = n;
   t->npages = div_round_up (n, t->page_entries);
+  t->nstripes = STRIPES;
   for (i = 0; i < STRIPES; ++i)
     pthread_mutex_init (&t->stripes[i].lock, NULL);
 
@@ -106,12 +108,17 @@ new_table (struct vd_ctx *ctx, struct vd_store *st, uint64_t offset,
   else {
     size_t page_size = sizeof (struct page) + t->page_entries * 4;
 
-    t->stripe_pages = max_u64 (memory / STRIPES / page_size,
+    /* An image can have thousands of small tables, and for each there is
+     * less memory than for two pages: then they all have one stripe only.
+     */
+    if (memory < STRIPE_PAGES_MIN * page_size)
+      t->nstripes = 1;
+    t->stripe_pages = max_u64 (memory / t->nstripes / page_size,
                                STRIPE_PAGES_MIN);
     t->nbuckets = 1;
     while (t->nbuckets < t->stripe_pages)
       t->nbuckets *= 2;
-    for (i = 0; i < STRIPES; ++i) {
+    for (i = 0; i < t->nstripes; ++i) {
       t->stripes[i].buckets = calloc (t->nbuckets,
                                       sizeof *t->stripes[i].buckets);
       if (t->stripes[i].buckets == NULL)
@@ -286,7 +293,7 @@ resident_page (struct vd_ctx *ctx, struct vd_table *t, uint64_t number,
 static struct page **
 bucket_of (struct vd_table *t, struct stripe *s, uint64_t number)
 {
-  return &s->buckets[number / STRIPES & (t->nbuckets - 1)];
+  return &s->buckets[number / t->nstripes & (t->nbuckets - 1)];
 }
 
 static struct page *

@@ -122,7 +122,7 @@ make_counting (uint64_t offset, uint64_t n, size_t tail)
 
 #define N 300007u               /* pages are 1024 entries; not a multiple */
 #define RESIDENT ((size_t) N * 4)
-#define WINDOWED 1u             /* 32 pages, the least */
+#define WINDOWED (32u * 4352)   /* 32 pages, 2 in each stripe */
 
 static const size_t memories[] = { RESIDENT, WINDOWED };
 
