@@ -473,6 +473,18 @@ check_writable (struct vd_ctx *ctx, const struct vd_image *image)
   return vd_error (ctx, EROFS, "%s: is open read-only", image->name);
 }
 
+/* An image that is written front to back: durable means complete, as soon as
+ * it can be.
+ */
+static int
+write_to_sink (struct vd_ctx *ctx, struct vd_image *image, const void *buf,
+               size_t len, uint64_t offset, unsigned flags)
+{
+  int r = vd_sink_pwrite (ctx, image, buf, len, offset);
+
+  return r < 0 || !(flags & VD_FUA) ? r : vd_sink_flush (ctx, image);
+}
+
 static int
 finish (struct vd_ctx *ctx, struct request *rq)
 {
@@ -499,7 +511,7 @@ vd_image_pwrite (struct vd_ctx *ctx, struct vd_image *image,
   if (r < 0)
     return r;
   if (image->engine->sink)
-    return vd_sink_pwrite (ctx, image, buf, len, offset);
+    return write_to_sink (ctx, image, buf, len, offset, flags);
   r = write_request (ctx, &rq, offset, len);
   return r < 0 ? r : finish (ctx, &rq);
 }
@@ -581,7 +593,7 @@ vd_image_zero (struct vd_ctx *ctx, struct vd_image *image,
   if (r < 0)
     return r;
   if (image->engine->sink)
-    return vd_sink_pwrite (ctx, image, NULL, len, offset);
+    return write_to_sink (ctx, image, NULL, len, offset, flags);
   if (rq.fast) {
     r = check_fast (ctx, &rq, offset, len);
     if (r < 0)
