@@ -433,6 +433,24 @@ open_extents (struct vd_ctx *ctx, struct vd_image *image)
   return 0;
 }
 
+/* What is known of the size without the extents. */
+static int
+described_size (struct vd_ctx *ctx, struct vd_image *image)
+{
+  const struct vmdk *vmdk = image->priv;
+  uint64_t sectors = 0;
+  size_t i;
+
+  /* The parser has seen to the sum. */
+  for (i = 0; i < vmdk_descriptor_nextents (vmdk->descriptor); ++i)
+    sectors += vmdk_descriptor_extent (vmdk->descriptor, i)->sectors;
+  if (sectors > INT64_MAX / VMDK_SECTOR)
+    return vd_error (ctx, EIO, "%s: the disk would be larger than 2^63 bytes "
+                     "(%" PRIu64 " sectors)", image->name, sectors);
+  image->size = sectors * VMDK_SECTOR;
+  return 0;
+}
+
 /* ---- may it be written? ------------------------------------------------ */
 
 static bool
@@ -615,6 +633,8 @@ fill_metadata (struct vd_image *image)
                                  x->grain ? x->grain : FLAT_BLOCK);
     sparse |= x->grain > 0;
     all_zero &= !x->grain || x->has_zero;
+    /* Its parent, which the descriptor may not name, must not be missing. */
+    image->differencing |= x->differing;
   }
   /* The engine has one rule for the whole image. */
   image->has_zero = sparse && all_zero;
@@ -630,8 +650,9 @@ vmdk_open (struct vd_ctx *ctx, struct vd_image *image)
   if (!image->priv)
     return vd_error (ctx, ENOMEM, "%s: no memory", image->name);
   r = find_descriptor (ctx, image);
-  if (r == 0 && !image->info)
-    r = open_extents (ctx, image);
+  if (r == 0)
+    r = image->info ? described_size (ctx, image)
+      : open_extents (ctx, image);
   if (r == 0 && !image->info)
     r = make_index (ctx, image);
   if (r == 0) {
