@@ -86,7 +86,7 @@ vd_sink_init (struct vd_ctx *ctx, struct vd_image *image)
 
   /* What is left out would be the parent's, and not zeroes. */
   if (image->engine->has_parent)
-    return vd_error (ctx, ENOTSUP, "%s: has a parent, and is of a variant "
+    return vd_error (ctx, EROFS, "%s: has a parent, and is of a variant "
                      "that can be written without one only", image->name);
 
   s = calloc (1, sizeof *s);
