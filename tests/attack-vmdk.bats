@@ -57,3 +57,86 @@ END2
   [ "$status" -ne 0 ]
   [[ $output == *"parent"* ]]
 }
+
+@test "a durable write that completes a stream is durable" {
+  cat >check.py <<'END2'
+h.pwrite(b"x" * 1048576, 0)
+h.pwrite(b"y" * 1048576, 1048576, nbd.CMD_FLAG_FUA)
+import os
+os.kill(int(open("pid").read()), 9)
+END2
+  nbdkit_command -f -P pid -U sock "$PLUGIN_VMDK" s.vmdk create=stream size=2M
+  "${nbdkit[@]}" &
+  for _ in {1..50}; do [ -s pid ] && break; sleep 0.1; done
+  run $NBDSH -u 'nbd+unix:///?socket=sock' -c 'exec(open("check.py").read())'
+  wait || true
+  serve -r "$PLUGIN_VMDK" s.vmdk -- \
+    "$NBDSH -u \"\$uri\" -c 'assert h.pread(2097152, 0) == b\"x\" * 1048576 + b\"y\" * 1048576'"
+}
+
+@test "a thousand extents in one file do not take a table cache each" {
+  "${PYTHON:-python3}" - <<'END2'
+import struct
+tables, grain, gtes = 64, 8, 4096
+capacity, first = tables * grain * gtes, 2
+h = bytearray(1024)
+struct.pack_into("<IIIQQQQIQQQ", h, 0, 0x564d444b, 1, 1, capacity, grain,
+                 0, 0, gtes, 0, 1, first + tables * 32)
+h[73:77] = b"\n \r\n"
+for i in range(tables):
+    struct.pack_into("<I", h, 512 + 4 * i, first + 32 * i)
+open("x.vmdk", "wb").write(h + bytes(tables * 32 * 512))
+END2
+  extents=()
+  for _ in {1..1024}; do
+    extents+=("RDONLY 2097152 SPARSE \"x.vmdk\"")
+  done
+  descriptor custom "${extents[@]}"
+  nbdkit_command -f -r -P pid -U sock "$PLUGIN_VMDK" d.vmdk
+  "${nbdkit[@]}" &
+  server_pids+=($!)
+  for _ in {1..50}; do [ -s pid ] && break; sleep 0.1; done
+  $NBDSH -u 'nbd+unix:///?socket=sock' -c '
+for offset in range(0, h.get_size(), 16 << 20): h.pread(512, offset)'
+  peak=$(sed -n 's/^VmHWM:[[:space:]]*\([0-9]*\) kB/\1/p' "/proc/$(cat pid)/status")
+  [ "$peak" -lt 200000 ]
+}
+
+@test "extents that begin and end inside grains, against a shadow" {
+  serve "$PLUGIN_VMDK" create=split-sparse size=8M s.vmdk -- true
+  truncate -s 3584 f.bin
+  truncate -s 64K k.bin
+  descriptor custom 'RW 0 ZERO' 'RW 7 FLAT "f.bin" 0' \
+    'RW 1001 SPARSE "s-s001.vmdk"' 'RW 3 ZERO' 'RW 128 FLAT "k.bin" 0' \
+    'RW 0 FLAT "f.bin" 0'
+  cat >check.py <<'END2'
+import random
+random.seed(5)
+size = (7 + 1001 + 3 + 128) * 512
+shadow = bytearray(size)
+zero, end = (7 + 1001) * 512, (7 + 1001 + 3) * 512
+for i in range(800):
+    offset = random.randrange(size)
+    n = min(random.choice([1, 511, 512, 513, 4096, 65536, 100000]),
+            size - offset)
+    what = random.randrange(4)
+    if what == 0:
+        h.zero(n, offset, random.choice([0, nbd.CMD_FLAG_NO_HOLE]))
+        shadow[offset:offset + n] = bytes(n)
+    elif what == 1:
+        if offset < end and offset + n > zero:
+            continue
+        data = bytes([random.randrange(256)]) * n
+        h.pwrite(data, offset, random.choice([0, nbd.CMD_FLAG_FUA]))
+        shadow[offset:offset + n] = data
+    elif what == 2:
+        assert h.pread(n, offset) == shadow[offset:offset + n], (i, offset, n)
+    else:
+        h.flush()
+open("shadow", "wb").write(shadow)
+END2
+  serve "$PLUGIN_VMDK" d.vmdk -- \
+    "$NBDSH -u \"\$uri\" -c 'exec(open(\"check.py\").read())'"
+  serve -r "$PLUGIN_VMDK" d.vmdk -- 'nbdcopy "$uri" out'
+  cmp out shadow
+}
