@@ -11,6 +11,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 : "${top_builddir:=$top_srcdir/build/tests}"
 : "${NBDKIT:=nbdkit}"
 : "${PLUGIN_VDI:=$top_builddir/plugins/vdi/.libs/nbdkit-vdi-plugin.so}"
+: "${PLUGIN_ISCSI:=$top_builddir/plugins/iscsi/.libs/nbdkit-iscsi-plugin.so}"
 : "${VDKIT_PEERS:=/var/lib/vdkit-peers}"
 : "${VDKIT_CORPUS:=$top_srcdir/../shared/corpus}"
 : "${PYTHON:=$(for p in python3 /usr/bin/python3; do
@@ -67,6 +68,7 @@ nbdkit_command () {
   nbdkit=(env ${VDKIT_PRELOAD:+"LD_PRELOAD=$VDKIT_PRELOAD"} "$NBDKIT")
   for arg; do
     [ "$arg" != vdi ] || arg=$PLUGIN_VDI
+    [ "$arg" != iscsi ] || arg=$PLUGIN_ISCSI
     nbdkit+=("$arg")
   done
 }
