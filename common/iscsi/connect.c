@@ -35,6 +35,7 @@ vd_iscsi_now (void)
 struct step {
   bool done;
   int status;
+  int socket_error;             /* errno, when the connection failed */
   uint32_t block_size;
 };
 
@@ -84,6 +85,14 @@ drive (struct iscsi_context *ctx, struct step *step, int64_t deadline,
     n = poll (&pfd, 1, min_u64 (left, TICK_MS));
     if (tick && tick (opaque))
       return -ECANCELED;
+    /* libiscsi's text about this is lost in others. */
+    if (n > 0 && (pfd.revents & (POLLERR | POLLHUP))) {
+      socklen_t len = sizeof step->socket_error;
+
+      getsockopt (pfd.fd, SOL_SOCKET, SO_ERROR, &step->socket_error, &len);
+      if (step->socket_error)
+        return -EIO;
+    }
     if (iscsi_service (ctx, n > 0 ? pfd.revents : 0) < 0)
       return step->done ? 0 : -EIO;
   }
@@ -132,14 +141,18 @@ vd_iscsi_error_text (struct iscsi_context *ctx, char *buf, size_t size)
 }
 
 static void
-explain (struct iscsi_context *ctx, const char *portal, int r, char *why,
-         size_t size)
+explain (struct iscsi_context *ctx, const char *portal, int r,
+         const struct step *step, char *why, size_t size)
 {
   const char *hint;
   char shown[400];
 
   if (r == -ETIMEDOUT) {
     snprintf (why, size, "%s: no answer in time", portal);
+    return;
+  }
+  if (step->socket_error) {
+    snprintf (why, size, "%s: %s", portal, strerror (step->socket_error));
     return;
   }
   vd_iscsi_error_text (ctx, shown, sizeof shown);
@@ -213,7 +226,7 @@ check_block_size (struct iscsi_context *ctx, const struct vd_iscsi_connect *c,
   }
   r = drive (ctx, &step, deadline, c->tick, c->opaque);
   if (r < 0) {
-    explain (ctx, portal, r, why, size);
+    explain (ctx, portal, r, &step, why, size);
     /* The task belongs to what is still queued: destroying the context calls
      * back, while step is there.
      */
@@ -248,7 +261,7 @@ connect_to (const struct vd_iscsi_connect *c, const char *portal,
   if (r == 0 && step.status != SCSI_STATUS_GOOD)
     r = -EIO;
   if (r < 0)
-    explain (ctx, portal, r, why, size);
+    explain (ctx, portal, r, &step, why, size);
   else
     r = check_block_size (ctx, c, deadline, portal, why, size);
   *ret_r = r;
