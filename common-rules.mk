@@ -10,6 +10,7 @@ AM_CPPFLAGS = \
 	-I$(top_srcdir)/common/vmdk \
 	-I$(top_srcdir)/common/chain \
 	-I$(top_srcdir)/common/machine \
+	-I$(top_srcdir)/common/iscsi \
 	$(NULL)
 AM_CFLAGS = -std=gnu11 -pthread $(WARN_CFLAGS) $(SANITIZE_CFLAGS)
 AM_LDFLAGS = -pthread $(SANITIZE_CFLAGS)

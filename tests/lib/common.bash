@@ -13,6 +13,7 @@ PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 : "${PLUGIN_VDI:=$top_builddir/plugins/vdi/.libs/nbdkit-vdi-plugin.so}"
 : "${PLUGIN_VMDK:=$top_builddir/plugins/vmdk/.libs/nbdkit-vmdk-plugin.so}"
 : "${FILTER_DIFF:=$top_builddir/filters/diff/.libs/nbdkit-diff-filter.so}"
+: "${PLUGIN_ISCSI:=$top_builddir/plugins/iscsi/.libs/nbdkit-iscsi-plugin.so}"
 : "${VDKIT_PEERS:=/var/lib/vdkit-peers}"
 : "${VDKIT_CORPUS:=$top_srcdir/../shared/corpus}"
 : "${PYTHON:=$(for p in python3 /usr/bin/python3; do
@@ -72,6 +73,7 @@ nbdkit_command () {
     case $arg in
       vdi) arg=$PLUGIN_VDI ;;
       vmdk) arg=$PLUGIN_VMDK ;;
+      iscsi) arg=$PLUGIN_ISCSI ;;
       --filter=diff) arg=--filter=$FILTER_DIFF ;;
     esac
     nbdkit+=("$arg")

@@ -28,6 +28,7 @@ cmd:pod2man           perl                perl-podlators       perl
 cmd:podchecker        perl                perl-Pod-Checker     perl
 pc:uuid               uuid-dev            libuuid-devel        libuuid-devel
 pc:libdeflate         libdeflate-dev      libdeflate-devel     libdeflate-devel
+pc:libiscsi           libiscsi-dev        libiscsi-devel       libiscsi-devel
 cmd:nbdkit            nbdkit              nbdkit               nbdkit
 pc:nbdkit             nbdkit-plugin-dev   nbdkit-devel         nbdkit-devel
 '
@@ -53,6 +54,7 @@ cmd:7z                p7zip-full          p7zip-plugins        p7zip-full
 cmd:vmdkinfo          libvmdk-utils       libvmdk-tools        libvmdk-tools
 cmd:setpriv           util-linux          util-linux           util-linux
 cmd:strace            strace              strace               strace
+cmd:tgtd              tgt                 scsi-target-utils    tgt
 '
 
 # The python that has libnbd's module: not always the first one in PATH.
