@@ -2,7 +2,7 @@
 # Real iSCSI targets on the loopback interface, without kernel modules.
 # Load after lib/common.  Each test has targets of its own; iscsi_teardown,
 # called by teardown, stops them.
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash disable=SC2034,SC2119,SC2120
 
 target_name=iqn.2026-01.test:disk
 target_pids=()

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * iSCSI: addresses; and, with VDKIT_ISCSI_URL naming a LUN that may be
+ * overwritten (iscsi-threads.bats starts a target and sets it), many threads on
+ * one LUN whose connection is being lost.
+ */
+
+#include <config.h>
+
+#include "unit.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+
+#include "lun.h"
+
+static void
+test_portal (void **state)
+{
+  static const struct { const char *text, *host, *port; } good[] = {
+    { "host", "host", NULL }, { "host:1", "host", "1" },
+    { "[::1]", "::1", NULL }, { "[fe80::1%eth0]:99", "fe80::1%eth0", "99" },
+    { "::1", "::1", NULL },
+  };
+  static const char *const bad[] = {
+    "", ":1", "host:", "host:0", "host:65536", "host:1x", "[::1", "[]",
+    "[::1]x", "ho st", "a/b",
+  };
+  size_t i;
+
+  (void) state;
+  for (i = 0; i < sizeof good / sizeof good[0]; i++) {
+    UNIT_CTX (ctx);
+    struct vd_iscsi_address a = VD_ISCSI_ADDRESS_INIT;
+
+    assert_ok (ctx, vd_iscsi_parse_portal (ctx, good[i].text, &a));
+    assert_string_equal (a.host, good[i].host);
+    if (good[i].port)
+      assert_string_equal (a.port, good[i].port);
+    else
+      assert_null (a.port);
+    vd_iscsi_address_free (&a);
+  }
+  for (i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+    UNIT_CTX (ctx);
+    struct vd_iscsi_address a = VD_ISCSI_ADDRESS_INIT;
+
+    assert_fails (ctx, vd_iscsi_parse_portal (ctx, bad[i], &a), EINVAL,
+                  "portal");
+    vd_iscsi_address_free (&a);
+  }
+}
+
+static void
+test_url (void **state)
+{
+  struct vd_iscsi_address a = VD_ISCSI_ADDRESS_INIT;
+  UNIT_CTX (ctx);
+
+  (void) state;
+  assert_ok (ctx, vd_iscsi_parse_url (ctx, "iscsi://al%40ice@[::1]:5/"
+                                      "iqn.a%3ab/300", &a));
+  assert_string_equal (a.user, "al@ice");
+  assert_string_equal (a.host, "::1");
+  assert_string_equal (a.port, "5");
+  assert_string_equal (a.target, "iqn.a:b");
+  assert_int_equal (a.lun, 0x412c);
+  assert_int_equal (vd_iscsi_lun_number (a.lun), 300);
+  assert_fails (ctx, vd_iscsi_parse_url (ctx, "iscsi://a:b@h/iqn.x/1", &a),
+                EINVAL, "password=");
+  assert_fails (ctx, vd_iscsi_parse_url (ctx, "iscsi://a%b@h/iqn.x/1", &a),
+                EINVAL, "password=");
+  assert_fails (ctx, vd_iscsi_parse_url (ctx, "iscsi://h/iqn.%0/1", &a),
+                EINVAL, "hexadecimal");
+  assert_fails (ctx, vd_iscsi_parse_url (ctx, "iscsi://h/iqn.%00/1", &a),
+                EINVAL, "hexadecimal");
+  assert_fails (ctx, vd_iscsi_parse_url (ctx, "iscsi://h/iqn.x/1?a", &a),
+                EINVAL, "?");
+  vd_iscsi_address_free (&a);
+}
+
+static void
+test_lun (void **state)
+{
+  struct vd_iscsi_address a = VD_ISCSI_ADDRESS_INIT;
+  UNIT_CTX (ctx);
+
+  (void) state;
+  assert_ok (ctx, vd_iscsi_parse_lun (ctx, "255", &a));
+  assert_int_equal (a.lun, 255);
+  assert_ok (ctx, vd_iscsi_parse_lun (ctx, "0x3fff", &a));
+  assert_int_equal (a.lun, 0x7fff);
+  assert_ok (ctx, vd_iscsi_parse_lun (ctx, "enc281474976710656", &a));
+  assert_int_equal (a.lun, 1);
+  assert_fails (ctx, vd_iscsi_parse_lun (ctx, "65537", &a), EINVAL, "16383");
+  assert_fails (ctx, vd_iscsi_parse_lun (ctx, "enc1", &a), EINVAL, "level");
+  assert_fails (ctx, vd_iscsi_parse_lun (ctx, "", &a), EINVAL, "number");
+}
+
+/* ---- threads ------------------------------------------------------------ */
+
+#define THREADS 16
+#define ROUNDS 400
+#define SPAN (256 * 1024)       /* of each thread */
+
+struct worker {
+  pthread_t thread;
+  struct vd_store *st;
+  unsigned number;
+  uint8_t want[SPAN];
+  char failure[1200];
+};
+
+static void *
+work (void *opaque)
+{
+  struct worker *w = opaque;
+  unsigned seed = w->number, i, j;
+  uint64_t base = (uint64_t) w->number * SPAN;
+  static _Thread_local uint8_t got[SPAN];
+
+  for (i = 0; i < ROUNDS; i++) {
+    uint32_t at = (unsigned) rand_r (&seed) % (SPAN - 20000);
+    uint32_t len = 1 + (unsigned) rand_r (&seed) % 20000;
+    struct vd_ctx ctx;
+    int r;
+
+    vd_ctx_init (&ctx, NULL);
+    if (i % 2) {
+      for (j = 0; j < len; j++)
+        w->want[at + j] = i + j;
+      r = vd_store_pwrite (&ctx, w->st, w->want + at, len, base + at, 0);
+    }
+    else
+      r = vd_store_pread (&ctx, w->st, got, len, base + at);
+    if (r == 0 && i % 50 == 49)
+      r = vd_lun_flush (&ctx, w->st);
+    if (r < 0) {
+      snprintf (w->failure, sizeof w->failure, "%s", ctx.message);
+      return NULL;
+    }
+    if (i > 0 && i % 2 == 0 && memcmp (got, w->want + at, len) != 0) {
+      snprintf (w->failure, sizeof w->failure, "round %u: wrong data", i);
+      return NULL;
+    }
+  }
+  return NULL;
+}
+
+static void
+test_threads (void **state)
+{
+  const char *url = getenv ("VDKIT_ISCSI_URL");
+  static struct worker workers[THREADS];
+  struct vd_lun_open how = {
+    .address = VD_ISCSI_ADDRESS_INIT, .timeout_ms = 20000,
+    .keepalive_ms = 100, .sessions = 2, .write_split = VD_LUN_WRITE_SPLIT,
+  };
+  struct vd_store *st;
+  UNIT_CTX (ctx);
+  unsigned i;
+
+  (void) state;
+  if (url == NULL)
+    return;                     /* iscsi-threads.bats starts a target */
+  signal (SIGPIPE, SIG_IGN);
+  assert_ok (ctx, vd_iscsi_parse_url (ctx, url, &how.address));
+  assert_ok (ctx, vd_lun_open (ctx, &how, &st));
+  for (i = 0; i < THREADS; i++) {
+    workers[i].number = i;
+    workers[i].st = st;
+    assert_ok (ctx, vd_store_pwrite (ctx, st, workers[i].want, SPAN,
+                                     (uint64_t) i * SPAN, 0));
+  }
+  for (i = 0; i < THREADS; i++)
+    assert_int_equal (pthread_create (&workers[i].thread, NULL, work,
+                                      &workers[i]), 0);
+  for (i = 0; i < THREADS; i++)
+    pthread_join (workers[i].thread, NULL);
+  vd_store_close (st);
+  vd_iscsi_address_free (&how.address);
+  for (i = 0; i < THREADS; i++)
+    if (workers[i].failure[0])
+      fail_msg ("thread %u: %s", i, workers[i].failure);
+}
+
+int
+main (void)
+{
+  const struct CMUnitTest tests[] = {
+    cmocka_unit_test (test_portal),
+    cmocka_unit_test (test_url),
+    cmocka_unit_test (test_lun),
+    cmocka_unit_test (test_threads),
+  };
+
+  return cmocka_run_group_tests (tests, NULL, NULL);
+}
