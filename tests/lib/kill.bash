@@ -159,7 +159,7 @@ while not os.path.exists('go'):
 }
 
 # Each may also see that the other is about to write: then both are refused.
-answered () { grep -Eq 'read-only|wrote|rror|unable to connect' "$1"; }
+answered () { [ -s "$1" ]; }
 
 # Two servers of one image, whose clients come at the same time: never two
 # writers; and when one server has left, the other's next client can write.
