@@ -10,11 +10,7 @@ check () {
 }
 
 # refused PATTERN [NAME]
-refused () {
-  run serve -r vmdk "${2:-$image}" -- true
-  [ "$status" -eq 1 ]
-  assert_match "$output" "error: .*$1"
-}
+refused () { refuses "error: .*$1" -r vmdk "${2:-$image}"; }
 
 # 8 GiB of zeroes.
 empty=ebfb4ef19ae410f190327b5ebd312711263bc7579970e87d9c1e2d84e06b3c25

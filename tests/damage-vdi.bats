@@ -4,141 +4,30 @@
 # tests/lib/vdi.py.
 
 load lib/common
+load lib/damage
 
-vdi () { "$PYTHON" "$lib/vdi.py" "$@"; }
+# shellcheck disable=SC2034
+format=vdi piece=$((512 << 10))
+image_file () { vdi_file "$@"; }
 
-# each FUNCTION ROWS: a row is "what; make parameters; patches; more", and
-# FUNCTION gets "more" with the image made as disk.vdi and disk.vdi.raw.
-each () {
-  local row what make patches more failed=() words
-  while IFS= read -r row; do
-    [ -n "$row" ] || continue
-    IFS=';' read -r what make patches more <<<"$row"
-    rm -f disk.vdi disk.vdi.raw
-    read -ra words <<<"$make"
-    vdi make disk.vdi "${words[@]}" || failed+=("$what")
-    read -ra words <<<"$patches"
-    [ ${#words[@]} -eq 0 ] ||
-      vdi patch disk.vdi "${words[@]}" || failed+=("$what")
-    more=${more#"${more%%[! ]*}"}
-    cp disk.vdi before.vdi
-    "$1" "$more" >row.log 2>&1 || {
-      failed+=("$what")
-      printf -- '---- %s (%s; %s)\n' "$what" "$make" "$patches"
-      cat row.log
-    }
-  done <<<"$2"
-  [ ${#failed[@]} -eq 0 ] || printf 'wrong: %s\n' "${failed[@]}"
-  [ ${#failed[@]} -eq 0 ]
-}
-
-unchanged () { cmp disk.vdi before.vdi; }
-
-# refused PATTERN: nbdkit ends at once, names the file, and says why.
-refused () {
-  run serve -r vdi disk.vdi -- 'echo CLIENT RAN'
-  echo "$output"
-  [ "$status" -eq 1 ] || return 1
-  grep -Fq 'CLIENT RAN' <<<"$output" && return 1
-  assert_match "$output" "disk\\.vdi: .*$1" || return 1
-  unchanged
-}
-
-whole_sectors () {
+# Whole sectors are served.
+make_disk () {
+  vdi_file make disk.vdi "$@" || return 1
   truncate -s $(($(stat -c %s disk.vdi.raw) / 512 * 512)) disk.vdi.raw
 }
 
-# read_only PATTERN: a client that wants to write gets it read-only, and the
-# server says why; with write=require it does not start.
-read_only () {
-  whole_sectors
+# lost_read_only "RANGES PATTERN": lost, and the server knows when it opens the
+# image: clients get it read-only.
+lost_read_only () {
+  local pattern=${1#* }
   serve vdi disk.vdi -- '
-    nbdinfo --json "$uri" | jq -e ".exports[0].is_read_only" &&
-    nbdcopy "$uri" out.raw' || return 1
-  assert_match "$(cat row.log)" "warning: .*disk\\.vdi: .*$1" || return 1
-  cmp out.raw disk.vdi.raw || return 1
-  run serve vdi disk.vdi write=require -- 'echo CLIENT RAN'
-  echo "$output"
-  [ "$status" -eq 1 ] || return 1
-  assert_match "$output" "disk\\.vdi: .*$1" || return 1
-  unchanged
-}
-
-# written [PATTERN]: read right, and what is written is there afterwards.
-written () {
-  whole_sectors
-  serve vdi disk.vdi -- 'nbdcopy "$uri" out.raw && cmp out.raw disk.vdi.raw &&
-    $NBDSH -u "$uri" -c "
-raw = open(\"disk.vdi.raw\", \"r+b\")
-size = h.get_size()
-for offset, n in ((100, 5000), (size - 600, 600)):
-    raw.seek(offset)
-    raw.write(b\"W\" * n)
-    h.pwrite(b\"W\" * n, offset)
-h.flush()
-raw.close()
-"' || return 1
-  [ -z "$1" ] || assert_match "$(cat row.log)" "warning: .*$1" || return 1
-  serve -r vdi disk.vdi -- 'nbdcopy "$uri" after.raw' || return 1
-  cmp after.raw disk.vdi.raw
-}
-
-# lost "RANGES PATTERN": ranges of 512 KiB pieces that are lost, as "2,7-9".
-lost () {
-  local ranges=${1%% *} pattern=${1#* }
-  cat >lost.py <<'EOP'
-import errno, os
-lost = set()
-for part in os.environ["LOST"].split(","):
-    first, _, last = part.partition("-")
-    lost.update(range(int(first), int(last or first) + 1))
-want = open("disk.vdi.raw", "rb").read()
-piece = 512 << 10
-assert h.is_read_only()
-for i in range(len(want) // piece):
-    for n in (512, piece):
-        end = (i + 1) * piece
-        try:
-            data = h.pread(n, end - n)
-        except nbd.Error as e:
-            assert i in lost, ("piece %d fails" % i, e)
-            assert e.errno == "EIO", e
-        else:
-            assert i not in lost, "piece %d is served" % i
-            assert data == want[end - n:end], "piece %d" % i
-# What is lost is no hole for those who copy.
-found = []
-h.set_strict_mode(0)
-h.block_status(len(want), 0,
-               lambda context, offset, entries, err:
-                 found.extend(entries) or 0)
-offset = 0
-for n, flags in zip(found[::2], found[1::2]):
-    for i in lost:
-        if offset < (i + 1) * piece and offset + n > i * piece:
-            assert flags == 0, (offset, n, flags)
-    offset += n
-EOP
-  LOST=$ranges serve vdi disk.vdi -- '"$PYTHON" -c "
-import nbd
-h = nbd.NBD()
-h.add_meta_context(\"base:allocation\")
-h.connect_uri(\"$uri\")
-exec(open(\"lost.py\").read())"' || return 1
-  assert_match "$(cat row.log)" "warning: .*disk\\.vdi: .*$pattern" || return 1
-  # Whoever copies learns of it.
-  ! serve -r vdi disk.vdi -- 'nbdcopy "$uri" null:' || return 1
-  ! serve -r vdi disk.vdi -- 'qemu-img convert -f raw -O raw "$uri" out.raw' ||
-    return 1
-  run serve vdi disk.vdi write=require -- 'echo CLIENT RAN'
-  echo "$output"
-  [ "$status" -eq 1 ] || return 1
-  assert_match "$output" "disk\\.vdi: .*$pattern" || return 1
-  unchanged
+    nbdinfo --json "$uri" | jq -e ".exports[0].is_read_only"' || return 1
+  warned "$pattern" || return 1
+  lost "$1" || return 1
+  not_writable "$pattern"
 }
 
 @test "a wrong header is refused, with the field and its value" {
-  export PYTHON
   each refused '
 signature wrong; ; signature=0xbeda107e; signature
 version 2.0; ; version=0x20000; version is 2\.0
@@ -204,8 +93,8 @@ one entry too many, which is garbage; ; cBlocks=9; block map entry 8 is 0
 }
 
 @test "two blocks in one place are read, and not written" {
-  vdi make disk.vdi
-  vdi patch disk.vdi map[5]=0
+  vdi_file make disk.vdi
+  vdi_file patch disk.vdi map[5]=0
   dd if=disk.vdi.raw of=disk.vdi.raw bs=1M skip=3 seek=5 count=1 \
     conv=notrunc status=none
   cp disk.vdi before.vdi
@@ -255,8 +144,7 @@ a hole in the numbering; map=3,free,free,1,free,free,free,free; ;
 }
 
 @test "lost blocks are errors, never zeroes, and the rest is served" {
-  export PYTHON
-  each lost '
+  each lost_read_only '
 entry beyond cBlocks; ; map[5]=1000; 10,11 block map entry 5 is 1000
 entry beyond the file; ; map[5]=7; 10,11 block map entry 5 is 7
 entry as high as can be; ; map[7]=0xfffffffd; 14,15 block map entry 7 is 4294967293

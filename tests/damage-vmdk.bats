@@ -4,133 +4,12 @@
 # tests/lib/vmdk.py.
 
 load lib/common
+load lib/damage
 
-vmdk_file () { "$PYTHON" "$lib/vmdk.py" "$@"; }
-
-# each FUNCTION ROWS: a row is "what; KIND make parameters; patches; more",
-# and FUNCTION gets "more" with the image made as disk.vmdk and disk.vmdk.raw.
-each () {
-  local row what make patches more failed=() words
-  while IFS= read -r row; do
-    [ -n "$row" ] || continue
-    IFS=';' read -r what make patches more <<<"$row"
-    rm -f disk.vmdk disk.vmdk.raw
-    read -ra words <<<"$make"
-    vmdk_file "${words[0]:-sparse}" disk.vmdk "${words[@]:1}" ||
-      failed+=("$what")
-    read -ra words <<<"$patches"
-    [ ${#words[@]} -eq 0 ] ||
-      vmdk_file patch disk.vmdk "${words[@]}" || failed+=("$what")
-    more=${more#"${more%%[! ]*}"}
-    cp disk.vmdk before.vmdk
-    : >row.log
-    "$1" "$more" >>row.log 2>&1 || {
-      failed+=("$what")
-      printf -- '---- %s (%s; %s)\n' "$what" "$make" "$patches"
-      cat row.log
-    }
-  done <<<"$2"
-  [ ${#failed[@]} -eq 0 ] || printf 'wrong: %s\n' "${failed[@]}"
-  [ ${#failed[@]} -eq 0 ]
-}
-
-unchanged () { cmp disk.vmdk before.vmdk; }
-
-# refused PATTERN: nbdkit ends at once, names the file, and says why.
-refused () {
-  run serve -r vmdk disk.vmdk -- 'echo CLIENT RAN'
-  echo "$output"
-  [ "$status" -eq 1 ] || return 1
-  grep -Fq 'CLIENT RAN' <<<"$output" && return 1
-  assert_match "$output" "disk\\.vmdk: .*$1" || return 1
-  unchanged
-}
-
-not_writable () {
-  run serve vmdk disk.vmdk write=require -- 'echo CLIENT RAN'
-  echo "$output"
-  [ "$status" -eq 1 ] || return 1
-  assert_match "$output" "disk\\.vmdk: .*$1" || return 1
-  unchanged
-}
-
-# read_only PATTERN: the content is right, whoever wants to write gets it
-# read-only and the server says why; with write=require it does not start.
-read_only () {
-  serve vmdk disk.vmdk -- '
-    nbdinfo --json "$uri" | jq -e ".exports[0].is_read_only" &&
-    nbdcopy "$uri" out.raw' || return 1
-  assert_match "$(cat row.log)" "warning: .*disk\\.vmdk: .*$1" || return 1
-  cmp out.raw disk.vmdk.raw || return 1
-  not_writable "$1"
-}
-
-# written [PATTERN]: read right, and what is written is there afterwards.
-written () {
-  serve vmdk disk.vmdk -- 'nbdcopy "$uri" out.raw &&
-    cmp out.raw disk.vmdk.raw && $NBDSH -u "$uri" -c "
-raw = open(\"disk.vmdk.raw\", \"r+b\")
-size = h.get_size()
-for offset, n in ((100, 5000), (size - 600, 600)):
-    raw.seek(offset)
-    raw.write(b\"W\" * n)
-    h.pwrite(b\"W\" * n, offset)
-h.flush()
-raw.close()
-"' || return 1
-  [ -z "$1" ] || assert_match "$(cat row.log)" "warning: .*$1" || return 1
-  serve -r vmdk disk.vmdk -- 'nbdcopy "$uri" after.raw' || return 1
-  cmp after.raw disk.vmdk.raw
-}
-
-# lost "RANGES PATTERN": numbers of grains of 64K that are lost, as "2,7-9".
-# What reads them fails with the reason, the rest is right, nothing is written.
-lost () {
-  local ranges=${1%% *} pattern=${1#* }
-  cat >lost.py <<'EOP'
-import os
-lost = set()
-for part in os.environ["LOST"].split(","):
-    first, _, last = part.partition("-")
-    lost.update(range(int(first), int(last or first) + 1))
-want = open("disk.vmdk.raw", "rb").read()
-piece = 64 << 10
-for i in range(-(-len(want) // piece)):
-    start, end = i * piece, min((i + 1) * piece, len(want))
-    for n in (512, end - start):
-        try:
-            data = h.pread(n, end - n)
-        except nbd.Error as e:
-            assert i in lost, ("grain %d fails" % i, e)
-            assert e.errno == "EIO", e
-        else:
-            assert i not in lost, "grain %d is served" % i
-            assert data == want[end - n:end], "grain %d" % i
-# What is lost is no hole for those who copy.
-found = []
-h.block_status(len(want), 0,
-               lambda context, offset, entries, err:
-                 found.extend(entries) or 0)
-offset = 0
-for n, flags in zip(found[::2], found[1::2]):
-    for i in lost:
-        if offset < (i + 1) * piece and offset + n > i * piece:
-            assert flags == 0, (offset, n, flags)
-    offset += n
-EOP
-  LOST=$ranges serve vmdk disk.vmdk -- '"$PYTHON" -c "
-import nbd
-h = nbd.NBD()
-h.add_meta_context(\"base:allocation\")
-h.connect_uri(\"$uri\")
-h.set_strict_mode(0)
-exec(open(\"lost.py\").read())"' || return 1
-  assert_match "$(cat row.log)" "disk\\.vmdk: .*$pattern" || return 1
-  unchanged || return 1
-  # Whoever copies learns of it.
-  ! serve -r vmdk disk.vmdk -- 'nbdcopy "$uri" null:' || return 1
-  ! serve -r vmdk disk.vmdk -- 'qemu-img convert -f raw -O raw "$uri" out.raw'
-}
+# shellcheck disable=SC2034
+format=vmdk piece=$((64 << 10))
+image_file () { vmdk_file "$@"; }
+make_disk () { vmdk_file "${1:-sparse}" disk.vmdk "${@:2}"; }
 
 # lost_read_only: the same, and the server knows before anyone reads.
 lost_read_only () {
@@ -142,15 +21,10 @@ lost_read_only () {
 # so, and the file stays as it is.
 recovered () {
   serve -r vmdk disk.vmdk -- 'nbdcopy "$uri" out.raw' || return 1
-  assert_match "$(cat row.log)" "warning: .*disk\\.vmdk: .*$1" || return 1
+  warned "$1" || return 1
   cmp out.raw disk.vmdk.raw || return 1
   : >row.log
   read_only "$1"
-}
-
-setup () {
-  common_setup
-  export PYTHON
 }
 
 @test "a wrong header is refused, with the field and its value" {

@@ -27,13 +27,7 @@ flat='RW 2048 FLAT "flat.raw" 0'
 same_as () {
   assert_equal "$(hash_served vmdk disk.vmdk 2>>messages)" "$(hash_file "$1")"
 }
-refused () {
-  run serve -r vmdk disk.vmdk -- 'echo CLIENT RAN'
-  echo "$output"
-  [ "$status" -eq 1 ] || return 1
-  [[ $output != *CLIENT\ RAN* ]] || return 1
-  assert_match "$output" "error: .*disk\\.vmdk: .*$1"
-}
+refused () { refuses "error: .*disk\\.vmdk: .*$1" -r vmdk disk.vmdk; }
 
 # accepted and rejected go through rows "what; extents; headers; ddb" and
 # "what; extents; headers; ddb; message".

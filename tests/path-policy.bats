@@ -223,13 +223,13 @@ socket.socket(socket.AF_UNIX).bind("images/socket")'
 
 # delta HINT: a child without data.
 delta () {
-  "$PYTHON" "$lib/vmdk.py" sparse images/disk.vmdk capacity=2048 grains=
-  "$PYTHON" "$lib/vmdk.py" descriptor images/disk.vmdk parentCID=ffffffff \
+  vmdk_file sparse images/disk.vmdk capacity=2048 grains=
+  vmdk_file descriptor images/disk.vmdk parentCID=ffffffff \
     "parentCID=12345678\\nparentFileNameHint=\"$1\""
 }
 
 @test "the name of a parent is no better than that of an extent" {
-  "$PYTHON" "$lib/vmdk.py" sparse secret/parent.vmdk capacity=2048 grains=0
+  vmdk_file sparse secret/parent.vmdk capacity=2048 grains=0
   delta "$PWD/secret/parent.vmdk"
   refused 'disk\.vmdk' secret/parent.vmdk
   delta ../secret/parent.vmdk
@@ -291,9 +291,9 @@ not_strict () {
   local old new failed=()
   while IFS=';' read -r old new; do
     [ -n "$old" ] || continue
-    "$PYTHON" "$lib/vmdk.py" sparse images/disk.vmdk capacity=2048
+    vmdk_file sparse images/disk.vmdk capacity=2048
     serve -r vmdk images/disk.vmdk strict=true -- true
-    "$PYTHON" "$lib/vmdk.py" descriptor images/disk.vmdk "$old" "$new"
+    vmdk_file descriptor images/disk.vmdk "$old" "$new"
     not_strict "$new" || failed+=("$new")
   done <<'EOR'
 monolithicSparse;monolithicFlat
@@ -312,23 +312,22 @@ EOR
 }
 
 @test "strict=true refuses a descriptor elsewhere" {
-  "$PYTHON" "$lib/vmdk.py" sparse images/disk.vmdk capacity=2048
+  vmdk_file sparse images/disk.vmdk capacity=2048
   dd if=images/disk.vmdk of=images/disk.vmdk bs=512 skip=1 seek=2 count=1 \
     conv=notrunc status=none
-  "$PYTHON" "$lib/vmdk.py" patch images/disk.vmdk descriptorOffset=2 \
-    descriptorSize=18
+  vmdk_file patch images/disk.vmdk descriptorOffset=2 descriptorSize=18
   not_strict "descriptor at sector 2"
 }
 
 @test "strict=true refuses a footer that differs" {
   local size failed=() row patches
-  "$PYTHON" "$lib/vmdk.py" stream images/disk.vmdk capacity=2048 footer=yes
+  vmdk_file stream images/disk.vmdk capacity=2048 footer=yes
   size=$(stat -c %s images/disk.vmdk)
   hash_served vmdk images/disk.vmdk strict=true
   while IFS=';' read -r row patches; do
     [ -n "$row" ] || continue
-    "$PYTHON" "$lib/vmdk.py" stream images/disk.vmdk capacity=2048 footer=yes
-    "$PYTHON" "$lib/vmdk.py" patch images/disk.vmdk "$patches"
+    vmdk_file stream images/disk.vmdk capacity=2048 footer=yes
+    vmdk_file patch images/disk.vmdk "$patches"
     not_strict "$row" || failed+=("$row")
   done <<EOR
 type;@$((size - 1536 + 12)):4=2
@@ -342,7 +341,7 @@ no grain directory;@$((size - 1024 + 56)):8=-1
 end marker;@$((size - 512 + 12)):4=9
 padding of the end marker;@$((size - 512 + 100)):4=9
 EOR
-  "$PYTHON" "$lib/vmdk.py" stream images/disk.vmdk capacity=2048 footer=yes
+  vmdk_file stream images/disk.vmdk capacity=2048 footer=yes
   head -c 100 images/flat.raw >>images/disk.vmdk
   not_strict "bytes behind the end" || failed+=("bytes behind the end")
   [ ${#failed[@]} -eq 0 ] || { printf 'wrong: %s\n' "${failed[@]}"; false; }
@@ -350,7 +349,7 @@ EOR
 
 @test "strict=true does not follow a parent, nor go with what widens it" {
   local parameter
-  "$PYTHON" "$lib/vmdk.py" sparse images/parent.vmdk capacity=2048 grains=0
+  vmdk_file sparse images/parent.vmdk capacity=2048 grains=0
   delta parent.vmdk
   run serve -r vmdk images/disk.vmdk strict=true -- true
   [ "$status" -eq 1 ]

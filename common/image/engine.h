@@ -55,7 +55,7 @@ struct vd_engine {
 
 /* ---- round.c: sessions, the queue of changes, flush rounds ------------ */
 
-extern int vd_round_init (struct vd_ctx *ctx, struct vd_image *image);
+extern void vd_round_init (struct vd_image *image);
 extern void vd_round_free (struct vd_image *image);
 
 /* Called before the first stored byte, and cheap ever after. */

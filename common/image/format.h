@@ -175,7 +175,8 @@ struct vd_image {
   struct vd_link link;
   struct vd_geometry lchs;
   const char *comment;          /* NULL: none; not escaped; in priv */
-  const char *variant;          /* static text: "dynamic", "fixed", ... */
+  const char *variant;          /* "dynamic", "custom", ...: static text, or
+                                   in priv and not escaped */
   char no_write[256];           /* why it must not be written; "": it may */
 
   /* Every file with data or tables of the image, store included.  .open adds

@@ -137,7 +137,6 @@ static int
 prepare_write (struct vd_ctx *ctx, struct vd_image *image)
 {
   struct vd_engine *e = image->engine;
-  int r;
 
   e->locks = vd_blocklock_new (image->block_size);
   if (!e->locks) {
@@ -145,10 +144,8 @@ prepare_write (struct vd_ctx *ctx, struct vd_image *image)
     return vd_error (ctx, ENOMEM, "%s: no memory for block locks",
                      image->name);
   }
-  r = vd_round_init (ctx, image);
-  if (r == 0 && image->front_to_back)
-    r = vd_sink_init (ctx, image);
-  return r;
+  vd_round_init (image);
+  return image->front_to_back ? vd_sink_init (ctx, image) : 0;
 }
 
 /* Parse the image in store.  Owns the store and the folder (which may be

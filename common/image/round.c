@@ -25,8 +25,8 @@
 #define QUEUE_KICK 16384
 #define QUEUE_SECONDS 2
 
-int
-vd_round_init (struct vd_ctx *ctx, struct vd_image *image)
+void
+vd_round_init (struct vd_image *image)
 {
   struct vd_engine *e = image->engine;
   pthread_condattr_t attr;
@@ -38,8 +38,6 @@ vd_round_init (struct vd_ctx *ctx, struct vd_image *image)
   pthread_condattr_setclock (&attr, CLOCK_MONOTONIC);
   pthread_cond_init (&e->work, &attr);
   pthread_condattr_destroy (&attr);
-  (void) ctx;
-  return 0;
 }
 
 void

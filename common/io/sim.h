@@ -73,8 +73,8 @@ extern void vd_sim_mark (struct vd_sim *sim, uint64_t value);
 extern uint64_t vd_sim_last_mark (const struct vd_sim *sim, size_t n);
 
 /* From now on the n-th call (1 is the next one) of any store or folder
- * operation but close fails once with -err, having done nothing and left no record; err 0:
- * no fault.  With sticky all later ones fail too.
+ * operation but close fails once with -err, having done nothing and left no
+ * record; err 0: no fault.  With sticky all later ones fail too.
  * vd_sim_fault_hit says whether it has happened.
  */
 extern void vd_sim_fail_at (struct vd_sim *sim, uint64_t n, int err,

@@ -93,6 +93,18 @@ serve () {
   timeout -k 10 "$LIMIT" "${nbdkit[@]}" </dev/null 3>&-
 }
 
+# refuses PATTERN ARGS...: "nbdkit ARGS" ends at once, before any client runs,
+# and says why.
+refuses () {
+  local pattern=$1
+  shift
+  run serve "$@" -- 'echo CLIENT RAN'
+  echo "$output"
+  [ "$status" -eq 1 ] || return 1
+  [[ $output != *CLIENT\ RAN* ]] || return 1
+  assert_match "$output" "$pattern"
+}
+
 # start_nbdkit ARGS...: in the background, until the test ends or stop_nbdkit.
 # Sets uri, socket, server_pid, server_log.
 start_nbdkit () {
@@ -178,6 +190,11 @@ make_vmdk () {
   shift 3
   serve vmdk file="$name" create="$variant" size="$size" "$@" -- true
 }
+
+# vdi_file, vmdk_file WHAT IMAGE...: make, patch and look at images by names of
+# fields or byte offsets.
+vdi_file () { "$PYTHON" "$lib/vdi.py" "$@"; }
+vmdk_file () { "$PYTHON" "$lib/vmdk.py" "$@"; }
 
 # hash_of URI: SHA-256 of the whole content.
 hash_of () {

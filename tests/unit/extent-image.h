@@ -7,7 +7,7 @@
 #ifndef VDKIT_TEST_EXTENT_IMAGE_H
 #define VDKIT_TEST_EXTENT_IMAGE_H
 
-#include "unit.h"
+#include "bytes.h"
 
 #include <errno.h>
 
@@ -15,9 +15,6 @@
 #include "vmdk-extent.h"
 
 #define SECTOR 512
-#define KIB UINT64_C (1024)
-#define MIB (UINT64_C (1024) * 1024)
-#define TIB (UINT64_C (1024) * 1024 * MIB)
 
 struct bytes {
   uint8_t *data;
@@ -31,16 +28,6 @@ bytes_new (size_t size)
 
   assert_non_null (b.data);
   return b;
-}
-
-static inline void
-poke (struct bytes *b, uint64_t offset, unsigned width, uint64_t value)
-{
-  unsigned i;
-
-  assert_true (offset + width <= b->size);
-  for (i = 0; i < width; ++i)
-    b->data[offset + i] = value >> 8 * i & 0xff;
 }
 
 static inline void
@@ -161,6 +148,22 @@ byte_at (struct sample *s, uint64_t offset)
   default:
     return -1;
   }
+}
+
+/* Opening fails and leaves nothing behind. */
+static inline void
+expect_refused (int (*open) (struct vd_ctx *, struct vmdk_extent *),
+                const struct bytes *b, uint64_t size, int err,
+                const char *text)
+{
+  struct sample s;
+  UNIT_CTX (ctx);
+
+  sample_bytes (&s, b, size);
+  assert_fails (ctx, open (ctx, &s.x), err, text);
+  assert_null (s.x.ops);
+  assert_null (s.x.priv);
+  sample_free (&s);
 }
 
 #endif /* VDKIT_TEST_EXTENT_IMAGE_H */

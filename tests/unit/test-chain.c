@@ -11,13 +11,14 @@
 
 #include <config.h>
 
-#include "unit.h"
+#define complain(m, fmt, ...)                                           \
+  fail_msg ("seed %" PRIu64 ", operation %u (%s), %zu levels: " fmt,    \
+            (m)->seed, (m)->op, (m)->what, (m)->n, ##__VA_ARGS__)
+#include "chance.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <stdbool.h>
 
 #include "chain.h"
 #include "iszero.h"
@@ -52,50 +53,6 @@ struct model {
 static uint8_t buffer[MAX_SIZE + 1];
 
 /* ---- helpers ----------------------------------------------------------- */
-
-/* splitmix64 */
-static uint64_t
-draw (struct model *m)
-{
-  uint64_t z = (m->state += UINT64_C (0x9e3779b97f4a7c15));
-
-  z = (z ^ (z >> 30)) * UINT64_C (0xbf58476d1ce4e5b9);
-  z = (z ^ (z >> 27)) * UINT64_C (0x94d049bb133111eb);
-  return z ^ (z >> 31);
-}
-
-static uint64_t
-below (struct model *m, uint64_t n)
-{
-  return draw (m) % n;
-}
-
-static bool
-chance (struct model *m, unsigned percent)
-{
-  return below (m, 100) < percent;
-}
-
-#define complain(m, fmt, ...)                                           \
-  fail_msg ("seed %" PRIu64 ", operation %u (%s), %zu levels: " fmt,    \
-            (m)->seed, (m)->op, (m)->what, (m)->n, ##__VA_ARGS__)
-
-#define must(m, ctx, call)                                              \
-  do {                                                                  \
-    int r_ = (call);                                                    \
-    if (r_ < 0)                                                         \
-      complain (m, "%s: %d, %s", #call, r_, (ctx)->message);            \
-  } while (0)
-
-static void
-quiet (enum vd_log_level level, const char *text)
-{
-  (void) level;
-  (void) text;
-}
-
-#define CTX(ctx)                                                        \
-  struct vd_ctx ctx##_, *ctx = (vd_ctx_init (&ctx##_, quiet), &ctx##_)
 
 /* FNV-1a of a file. */
 static uint64_t
@@ -552,14 +509,11 @@ run_seed (uint64_t seed)
 static void
 test_model (void **state)
 {
-  const char *number = getenv ("VDKIT_MODEL_SEEDS");
-  const char *from = getenv ("VDKIT_MODEL_FROM");
-  uint64_t first = from ? strtoull (from, NULL, 10) : 1, i;
-  uint64_t seeds = number ? strtoull (number, NULL, 10) : 1000;
+  uint64_t i, end;
 
   (void) state;
-  for (i = 0; i < seeds; ++i)
-    run_seed (first + i);
+  for (draw_seeds (1000, 1000, &i, &end); i < end; ++i)
+    run_seed (i);
 }
 
 /* ---- threads ------------------------------------------------------------- */

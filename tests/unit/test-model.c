@@ -15,11 +15,9 @@
 
 #include <config.h>
 
-#include "unit.h"
+#include "chance.h"
 
 #include <errno.h>
-#include <inttypes.h>
-#include <stdbool.h>
 
 #include "byteorder.h"
 #include "image.h"
@@ -75,52 +73,6 @@ struct model {
   uint8_t *shadow;
   uint8_t *buf, *buf2;          /* PIECE bytes */
 };
-
-/* ---- helpers ---------------------------------------------------------- */
-
-/* splitmix64 */
-static uint64_t
-draw (struct model *m)
-{
-  uint64_t z = (m->state += UINT64_C (0x9e3779b97f4a7c15));
-
-  z = (z ^ (z >> 30)) * UINT64_C (0xbf58476d1ce4e5b9);
-  z = (z ^ (z >> 27)) * UINT64_C (0x94d049bb133111eb);
-  return z ^ (z >> 31);
-}
-
-static uint64_t
-below (struct model *m, uint64_t n)
-{
-  return draw (m) % n;
-}
-
-static bool
-chance (struct model *m, unsigned percent)
-{
-  return below (m, 100) < percent;
-}
-
-#define complain(m, fmt, ...)                                           \
-  fail_msg ("seed %" PRIu64 ", operation %u (%s): " fmt,                \
-            (m)->seed, (m)->op, (m)->what, ##__VA_ARGS__)
-
-#define must(m, ctx, call)                                              \
-  do {                                                                  \
-    int r_ = (call);                                                    \
-    if (r_ < 0)                                                         \
-      complain (m, "%s: %d, %s", #call, r_, (ctx)->message);            \
-  } while (0)
-
-static void
-quiet (enum vd_log_level level, const char *text)
-{
-  (void) level;
-  (void) text;
-}
-
-#define CTX(ctx)                                                        \
-  struct vd_ctx ctx##_, *ctx = (vd_ctx_init (&ctx##_, quiet), &ctx##_)
 
 /* ---- the parent ------------------------------------------------------- */
 
@@ -1044,21 +996,13 @@ run_vmdk_seed (uint64_t seed, enum kind kind, unsigned operations)
 static void
 run_seeds (enum kind kind, unsigned seeds, unsigned operations)
 {
-  const char *number = getenv ("VDKIT_MODEL_SEEDS");
-  const char *from = getenv ("VDKIT_MODEL_FROM");
-  uint64_t first = from ? strtoull (from, NULL, 10) : 1, i;
+  uint64_t i, end;
 
-  if (number) {
-    /* A seed of another kind can take as long as fifty of this one. */
-    seeds = seeds * strtoul (number, NULL, 10) / MOST_SEEDS;
-    if (seeds == 0)
-      seeds = 1;
-  }
-  for (i = 0; i < seeds; ++i)
+  for (draw_seeds (seeds, MOST_SEEDS, &i, &end); i < end; ++i)
     if (kind >= MONO)
-      run_vmdk_seed (first + i, kind, operations);
+      run_vmdk_seed (i, kind, operations);
     else
-      run_seed (first + i, kind, operations);
+      run_seed (i, kind, operations);
 }
 
 static void

@@ -84,14 +84,7 @@ opens (struct sample *s, struct bytes *b, uint64_t size)
 static void
 refuses (struct bytes *b, uint64_t size, int err, const char *text)
 {
-  struct sample s;
-  UNIT_CTX (ctx);
-
-  sample_bytes (&s, b, size);
-  assert_fails (ctx, vmdk_sesparse_open (ctx, &s.x), err, text);
-  assert_null (s.x.ops);
-  assert_null (s.x.priv);
-  sample_free (&s);
+  expect_refused (vmdk_sesparse_open, b, size, err, text);
 }
 
 static void

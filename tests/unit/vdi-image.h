@@ -8,22 +8,14 @@
 #ifndef VDKIT_TEST_VDI_IMAGE_H
 #define VDKIT_TEST_VDI_IMAGE_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <cmocka.h>
+#include "bytes.h"
+#include "found.h"
 
 #include "memory.h"
 #include "vdi.h"
 
 #define FREE UINT32_C (0xffffffff)
 #define ZERO UINT32_C (0xfffffffe)
-#define KIB UINT64_C (1024)
-#define MIB (UINT64_C (1024) * 1024)
 
 /* What is 0 gets the value that VirtualBox would give it. */
 struct sample {
@@ -44,27 +36,6 @@ struct bytes {
   uint8_t *data;
   size_t size;
 };
-
-static inline void
-poke (struct bytes *b, uint64_t offset, unsigned width, uint64_t value)
-{
-  unsigned i;
-
-  assert_true (offset + width <= b->size);
-  for (i = 0; i < width; ++i)
-    b->data[offset + i] = value >> 8 * i & 0xff;
-}
-
-static inline uint64_t
-peek (const uint8_t *data, uint64_t offset, unsigned width)
-{
-  uint64_t v = 0;
-  unsigned i;
-
-  for (i = 0; i < width; ++i)
-    v |= (uint64_t) data[offset + i] << 8 * i;
-  return v;
-}
 
 /* Each byte of physical block n. */
 static inline uint8_t
@@ -145,30 +116,7 @@ build (struct sample s)
   return b;
 }
 
-/* Warnings of the last open_image. */
-static char warnings[4096];
-
-static inline void
-log_warning (enum vd_log_level level, const char *text)
-{
-  if (level == VD_LOG_WARNING) {
-    size_t n = strlen (warnings);
-
-    snprintf (&warnings[n], sizeof warnings - n, "%s\n", text);
-  }
-}
-
-static inline struct vd_ctx
-new_ctx (void)
-{
-  struct vd_ctx ctx;
-
-  memset (&ctx, 0, sizeof ctx);
-  vd_ctx_init (&ctx, log_warning);
-  return ctx;
-}
-
-/* Open a store as the core does; the image owns it. */
+/* Open a store as the core does; the image owns it.  Empties warnings. */
 static inline int
 open_store (struct vd_ctx *ctx, struct vd_store *st, bool write,
             struct vd_image *image)
@@ -241,32 +189,8 @@ static inline void
 expect_run (struct vd_image *image, uint64_t offset, uint64_t len,
             enum vd_run_kind kind, uint64_t length, uint64_t position)
 {
-  struct vd_run run = locate (image, offset, len);
-
-  assert_int_equal (run.kind, kind);
-  assert_int_equal (run.length, length);
-  switch (kind) {
-  case VD_RUN_DATA:
-    assert_ptr_equal (run.store, image->store);
-    assert_int_equal (run.position, position);
-    assert_int_equal (run.mode, VD_MODE_IN_PLACE);
-    break;
-  case VD_RUN_BAD:
-    assert_int_equal (run.mode, VD_MODE_DENY);
-    assert_int_equal (run.error, EIO);
-    assert_non_null (run.reason);
-    assert_int_equal (run.value, position);
-    break;
-  default:
-    assert_int_equal (run.mode, VD_MODE_ALLOC);
-  }
-}
-
-static inline void
-expect_text (const char *text, const char *part)
-{
-  if (strstr (text, part) == NULL)
-    fail_msg ("\"%s\" is not in \"%s\"", part, text);
+  expect_found (locate (image, offset, len), image->store, kind, length,
+                position);
 }
 
 #endif /* VDKIT_TEST_VDI_IMAGE_H */

@@ -8,23 +8,13 @@
 #ifndef VDKIT_TEST_VMDK_IMAGE_H
 #define VDKIT_TEST_VMDK_IMAGE_H
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <cmocka.h>
+#include "bytes.h"
+#include "found.h"
 
 #include "memory.h"
 #include "vmdk-extent.h"
 
-#define KIB UINT64_C (1024)
-#define MIB (UINT64_C (1024) * 1024)
 #define GRAIN (64 * KIB)
-#define GIB (UINT64_C (1024) * MIB)
-#define TIB (UINT64_C (1024) * GIB)
 
 /* What is 0 gets the value that qemu and VirtualBox would give it. */
 struct sample {
@@ -48,27 +38,6 @@ struct bytes {
   uint32_t gtes;
   uint64_t overhead;            /* sectors */
 };
-
-static inline void
-poke (struct bytes *b, uint64_t offset, unsigned width, uint64_t value)
-{
-  unsigned i;
-
-  assert_true (offset + width <= b->size);
-  for (i = 0; i < width; ++i)
-    b->data[offset + i] = value >> 8 * i & 0xff;
-}
-
-static inline uint64_t
-peek (const uint8_t *data, uint64_t offset, unsigned width)
-{
-  uint64_t v = 0;
-  unsigned i;
-
-  for (i = 0; i < width; ++i)
-    v |= (uint64_t) data[offset + i] << 8 * i;
-  return v;
-}
 
 /* Each byte of the n-th grain behind the metadata. */
 static inline uint8_t
@@ -148,30 +117,8 @@ set_both (struct bytes *b, uint64_t index, uint32_t value)
   set_one (b, 1, index, value);
 }
 
-/* Warnings of the last open_extent, and since. */
-static char warnings[4096];
-
-static inline void
-log_warning (enum vd_log_level level, const char *text)
-{
-  if (level == VD_LOG_WARNING) {
-    size_t n = strlen (warnings);
-
-    snprintf (&warnings[n], sizeof warnings - n, "%s\n", text);
-  }
-}
-
-static inline struct vd_ctx
-new_ctx (void)
-{
-  struct vd_ctx ctx;
-
-  memset (&ctx, 0, sizeof ctx);
-  vd_ctx_init (&ctx, log_warning);
-  return ctx;
-}
-
-/* Open as vmdk-open.c does; the store stays the caller's. */
+/* Open as vmdk-open.c does; the store stays the caller's.  Empties warnings.
+ */
 static inline int
 open_store (struct vd_ctx *ctx, struct vd_store *st, bool write,
             uint64_t size, struct vmdk_extent *x)
@@ -246,37 +193,7 @@ static inline void
 expect_run (struct vmdk_extent *x, uint64_t offset, uint64_t len,
             enum vd_run_kind kind, uint64_t length, uint64_t position)
 {
-  struct vd_run run = locate (x, offset, len);
-
-  assert_int_equal (run.kind, kind);
-  assert_int_equal (run.length, length);
-  switch (kind) {
-  case VD_RUN_DATA:
-    assert_ptr_equal (run.store, x->store);
-    assert_int_equal (run.position, position);
-    assert_int_equal (run.mode, VD_MODE_IN_PLACE);
-    break;
-  case VD_RUN_PACKED:
-    assert_int_equal (run.block, position);
-    assert_int_equal (run.mode, VD_MODE_DENY);
-    assert_int_equal (run.error, EROFS);
-    break;
-  case VD_RUN_BAD:
-    assert_int_equal (run.mode, VD_MODE_DENY);
-    assert_int_equal (run.error, EIO);
-    assert_non_null (run.reason);
-    assert_int_equal (run.value, position);
-    break;
-  default:
-    assert_int_equal (run.mode, VD_MODE_ALLOC);
-  }
-}
-
-static inline void
-expect_text (const char *text, const char *part)
-{
-  if (strstr (text, part) == NULL)
-    fail_msg ("\"%s\" is not in \"%s\"", part, text);
+  expect_found (locate (x, offset, len), x->store, kind, length, position);
 }
 
 #endif /* VDKIT_TEST_VMDK_IMAGE_H */
