@@ -387,10 +387,7 @@ is_raw_disk (const struct local *l, const struct stat *sb)
   for (d = policy->raw_disks; d && *d; ++d) {
     if (stat (*d, &disk) == -1)
       continue;
-    if (disk.st_dev == sb->st_dev && disk.st_ino == sb->st_ino)
-      return true;
-    if (S_ISBLK (disk.st_mode) && S_ISBLK (sb->st_mode) &&
-        disk.st_rdev == sb->st_rdev)
+    if (vd_same_inode (&disk, sb))
       return true;
   }
   return false;

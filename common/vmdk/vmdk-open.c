@@ -182,8 +182,7 @@ wants_write (const struct vd_image *image, const struct vmdk_extent_line *line)
 
 /* An extent's file, as far as it is known before it is opened. */
 struct named_file {
-  dev_t dev;
-  ino_t ino;
+  struct stat sb;
   bool write;                   /* by any of its extents */
   bool device;
   bool any;                     /* not lazy: more than flat, or written */
@@ -220,13 +219,12 @@ stat_extent (struct vd_ctx *ctx, struct vd_image *image,
                      "an extent", image->name, line->line);
 
   for (j = fs->n; j-- > 0;)
-    if (fs->files[j].dev == sb.st_dev && fs->files[j].ino == sb.st_ino)
+    if (vd_same_inode (&fs->files[j].sb, &sb))
       break;
   if (j == SIZE_MAX) {
     j = fs->n++;
     f = &fs->files[j];
-    f->dev = sb.st_dev;
-    f->ino = sb.st_ino;
+    f->sb = sb;
   }
   f = &fs->files[j];
   f->write |= wants_write (image, line);
@@ -258,6 +256,12 @@ open_file (struct vd_ctx *ctx, struct vd_image *image,
   if (r < 0)
     return r;
   r = vd_image_add_store (ctx, image, f->store);
+  /* What was judged (is it another extent's, or the descriptor?) must be what
+   * is used.
+   */
+  if (r == 0 && !vd_file_is (f->store, &f->sb))
+    r = vd_error (ctx, ESTALE, "%s: was replaced by another file while the "
+                  "image was opened", f->store->name);
   /* A server before us may have been killed: what it was told to write, and
    * what clients that come back think is covered by their next flush, is
    * perhaps in the page cache only (rules O13).
