@@ -242,6 +242,11 @@ open_file (struct vd_ctx *ctx, struct vd_image *image,
   struct vmdk *vmdk = image->priv;
   int r;
 
+  if (f->write) {
+    r = vmdk_check_lock_folder (ctx, image, line->name);
+    if (r < 0)
+      return r;
+  }
   if (!f->any && fs->n > MAX_OPEN_FILES) {
     if (!vmdk->lazy) {
       r = vd_lazy_new (ctx, image->folder, MAX_OPEN_FILES, &vmdk->lazy);
@@ -654,6 +659,8 @@ vmdk_open (struct vd_ctx *ctx, struct vd_image *image)
   if (!image->priv)
     return vd_error (ctx, ENOMEM, "%s: no memory", image->name);
   r = find_descriptor (ctx, image);
+  if (r == 0 && !image->info)
+    r = vmdk_check_lock_folder (ctx, image, NULL);
   if (r == 0)
     r = image->info ? described_size (ctx, image)
       : open_extents (ctx, image);
