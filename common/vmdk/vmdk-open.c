@@ -516,7 +516,7 @@ judge_writing (struct vd_ctx *ctx, struct vd_image *image)
   struct vmdk *vmdk = image->priv;
   const struct vmdk_fields *fields =
     vmdk_descriptor_fields (vmdk->descriptor);
-  bool any = false;
+  bool any = false, stream;
   size_t i;
 
   if (image->front_to_back)
@@ -525,7 +525,11 @@ judge_writing (struct vd_ctx *ctx, struct vd_image *image)
     const struct vmdk_extent *x = &vmdk->extents[i];
 
     any |= x->access == VMDK_RW && x->store;
-    if (x->access == VMDK_RW && x->no_write[0])
+    /* VirtualBox calls the extent of a stream RDONLY, which it would be under
+     * any name.
+     */
+    stream = x->embedded && x->grain;
+    if ((x->access == VMDK_RW || stream) && x->no_write[0])
       snprintf (image->no_write, sizeof image->no_write, "extent %u: %s",
                 x->number, x->no_write);
   }
