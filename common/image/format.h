@@ -45,6 +45,7 @@ enum vd_run_mode {
   VD_MODE_IN_PLACE,             /* DATA: may be overwritten where it is */
   VD_MODE_ALLOC,                /* a write must reserve and commit */
   VD_MODE_DENY,                 /* a write fails with error, reason */
+  VD_MODE_DROP,                 /* ZERO: a write succeeds and is forgotten */
 };
 
 struct vd_run {
@@ -160,6 +161,7 @@ struct vd_image {
                                    other files need not be opened */
   bool strict;                  /* refuse what OpenStack's gate refuses */
   bool write;                   /* opened for writing, if .open agrees */
+  bool drop_gaps;               /* of vd_open */
   size_t table_memory;          /* bytes for table pages */
 
   /* Set by .open. */

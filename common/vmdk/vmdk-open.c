@@ -165,12 +165,17 @@ find_descriptor (struct vd_ctx *ctx, struct vd_image *image)
 /* ---- the extents ------------------------------------------------------- */
 
 static bool
-is_device_type (const struct vmdk *vmdk)
+is_type (const struct vmdk *vmdk, const char *type)
 {
   const char *t = vmdk_descriptor_fields (vmdk->descriptor)->create_type;
 
-  return t && (strcasecmp (t, "fullDevice") == 0 ||
-               strcasecmp (t, "partitionedDevice") == 0);
+  return t && strcasecmp (t, type) == 0;
+}
+
+static bool
+is_device_type (const struct vmdk *vmdk)
+{
+  return is_type (vmdk, "fullDevice") || is_type (vmdk, "partitionedDevice");
 }
 
 /* Is the extent to be opened for writing? */
@@ -425,6 +430,7 @@ open_extents (struct vd_ctx *ctx, struct vd_image *image)
                        image->name, line->line, line->offset);
     x->file_offset = line->offset * VMDK_SECTOR;
     x->embedded = vmdk->descriptor_room > 0;
+    x->drop = image->drop_gaps && is_type (vmdk, "partitionedDevice");
     x->store = x->embedded ? image->store :
       line->type == VMDK_ZERO ? NULL : files[of[i]].store;
     x->write = wants_write (image, line);
