@@ -25,6 +25,7 @@
 #include "../io/file.h"
 #include "../io/folder.h"
 #include "../io/store.h"
+#include "../io/table.h"
 #include "../utils/uuid.h"
 
 struct vd_image;
@@ -78,12 +79,6 @@ struct vd_place {
   uint64_t position;            /* of the block's first byte */
   uint64_t value;               /* the format's own (an index, a sector) */
   bool fresh;                   /* reads as zeroes; else rests of old data */
-};
-
-/* An entry that is set in memory and must reach the disk. */
-struct vd_change {
-  uint64_t block;               /* disk offset where the block starts */
-  uint64_t value;               /* as the format's commit returned it */
 };
 
 /* ---- metadata --------------------------------------------------------- */
