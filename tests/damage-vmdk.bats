@@ -130,6 +130,12 @@ the redundant table; sparse grains=0,3,515; fill-rgt=0xff; grain table (0|entry)
 the redundant directory entry; sparse grains=0,3,515; rgd[0]=0x7fffffff; grain (directory|table)
 gdOffset beyond the end; sparse grains=0,3,515; gdOffset=0x100000; gdOffset is 1048576
 gdOffset 0; sparse grains=0,3,515; gdOffset=0; gdOffset is 0
+gdOffset inside the copies of the tables; sparse grains=0,3,515; gdOffset=22; gdOffset is 22
+gdOffset further inside; sparse grains=0,3,515; gdOffset=26; gdOffset is 26
+rgdOffset inside the tables; sparse grains=0,3,515; rgdOffset=31; rgdOffset is 31
+rgdOffset inside the second table; sparse grains=0,3,515; rgdOffset=35; rgdOffset is 35
+rgdOffset in the data; sparse grains=0,3,515; rgdOffset=130; rgdOffset is 130
+rgdOffset in the descriptor; sparse grains=0,3,515; rgdOffset=2; (grain table 0|directory entry 0)
 rgdOffset is gdOffset; sparse grains=0,3,515; rgdOffset=30; rgdOffset is 30
 rgdOffset beyond the end; sparse grains=0,3,515; rgdOffset=0x100000; rgdOffset is 1048576
 '
@@ -146,6 +152,7 @@ the copy is behind; sparse grains=0,3,515; rgt[3]=0 uncleanShutdown=1;
   each read_only '
 tables in front; stream grains=0,3,515; ; written once
 tables at the end; stream grains=0,3,515 footer=yes; ; written once
+RDONLY, as VirtualBox has it; stream grains=0,3,515 footer=yes access=RDONLY; ; a stream \(streamOptimized\) is written once.*create=sparse.*--filter=diff
 no end marker, tables in front; stream grains=0,3,515 eos=no; ; written once
 short last grain; stream capacity=389 grains=0,3 short=yes; ; written once
 full last grain; stream capacity=389 grains=0,3; ; written once

@@ -25,6 +25,7 @@
 #include "../io/file.h"
 #include "../io/folder.h"
 #include "../io/store.h"
+#include "../io/table.h"
 #include "../utils/uuid.h"
 
 struct vd_image;
@@ -45,6 +46,7 @@ enum vd_run_mode {
   VD_MODE_IN_PLACE,             /* DATA: may be overwritten where it is */
   VD_MODE_ALLOC,                /* a write must reserve and commit */
   VD_MODE_DENY,                 /* a write fails with error, reason */
+  VD_MODE_DROP,                 /* ZERO: a write succeeds and is forgotten */
 };
 
 struct vd_run {
@@ -77,12 +79,6 @@ struct vd_place {
   uint64_t position;            /* of the block's first byte */
   uint64_t value;               /* the format's own (an index, a sector) */
   bool fresh;                   /* reads as zeroes; else rests of old data */
-};
-
-/* An entry that is set in memory and must reach the disk. */
-struct vd_change {
-  uint64_t block;               /* disk offset where the block starts */
-  uint64_t value;               /* as the format's commit returned it */
 };
 
 /* ---- metadata --------------------------------------------------------- */
@@ -160,6 +156,7 @@ struct vd_image {
                                    other files need not be opened */
   bool strict;                  /* refuse what OpenStack's gate refuses */
   bool write;                   /* opened for writing, if .open agrees */
+  bool drop_gaps;               /* of vd_open */
   size_t table_memory;          /* bytes for table pages */
 
   /* Set by .open. */

@@ -27,6 +27,9 @@ struct vd_open {
   enum vd_lock lock;
   bool honor_zeroes;
   bool honor_same;
+  bool drop_gaps;               /* what is written to the gaps of a disk that
+                                   is made of partitions (ZERO extents of a
+                                   VMDK) succeeds and is forgotten */
   bool info;                    /* metadata only: differencing images open
                                    without a parent, and cannot be read */
   const struct vd_format *format;       /* NULL: found by content */

@@ -183,6 +183,7 @@ open_image (struct vd_ctx *ctx, struct vd_store *store,
   image->info = how->info;
   image->strict = how->policy && how->policy->strict;
   image->write = write;
+  image->drop_gaps = how->drop_gaps;
 
   r = format->open (ctx, image);
   if (r < 0) {

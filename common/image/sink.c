@@ -65,6 +65,7 @@ struct vd_sink_state {
   bool finished;
   bool failed;
   bool guessed;                 /* something missing was taken for zeroes */
+  bool unflushed;               /* written since the last flush */
   uint64_t stored;              /* blocks that start before this are gone */
   uint64_t complete;            /* written without a gap from 0 to here */
   struct range ahead[NR_AHEAD]; /* ascending, apart, beyond complete */
@@ -389,6 +390,7 @@ vd_sink_pwrite (struct vd_ctx *ctx, struct vd_image *image,
   r = check (ctx, image, s);
   if (r < 0)
     return r;
+  s->unflushed = true;
   if (!s->sink) {
     s->sink = image->format->sink_open (ctx, image);
     if (!s->sink)
@@ -426,15 +428,29 @@ finish (struct vd_ctx *ctx, struct vd_image *image, struct vd_sink_state *s)
   return 0;
 }
 
+/* A client that leaves in the middle of the disk may have had no more to write,
+ * or have been killed: nobody can tell, the connection ends alike.  But who
+ * cares about his data flushes them.
+ */
 int
 vd_sink_finish (struct vd_ctx *ctx, struct vd_image *image)
 {
   struct vd_sink_state *s = image->engine->sink;
+  bool doubtful;
+  int r;
 
   LOCK_SCOPE (&s->lock);
   if (!s->sink || s->finished)
     return 0;
-  return finish (ctx, image, s);
+  doubtful = s->unflushed && s->complete < image->size;
+  r = finish (ctx, image, s);
+  if (r == 0 && doubtful)
+    vd_warning (ctx, "%s: is complete, but the client has left without a "
+                "flush, and the first %" PRIu64 " of %" PRIu64 " bytes are "
+                "all that it wrote without a gap: if it was interrupted, the "
+                "image lacks what it would have written and has zeroes there",
+                image->name, s->complete, image->size);
+  return r;
 }
 
 /* An incomplete image is worth nothing, so there is nothing to make durable.
@@ -449,6 +465,7 @@ vd_sink_flush (struct vd_ctx *ctx, struct vd_image *image)
   LOCK_SCOPE (&s->lock);
   if (s->finished)
     return 0;
+  s->unflushed = false;
   if (s->sink && s->complete >= image->size)
     return finish (ctx, image, s);
   return check (ctx, image, s);

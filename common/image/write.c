@@ -54,9 +54,10 @@ check_deny (struct vd_ctx *ctx, struct request *rq,
 static bool
 stays_zero (const struct vd_image *image, const struct vd_run *run)
 {
-  return run->mode == VD_MODE_DENY &&
-    (run->kind == VD_RUN_ZERO ||
-     (run->kind == VD_RUN_PARENT && !image->engine->has_parent));
+  return run->mode == VD_MODE_DROP ||
+    (run->mode == VD_MODE_DENY &&
+     (run->kind == VD_RUN_ZERO ||
+      (run->kind == VD_RUN_PARENT && !image->engine->has_parent)));
 }
 
 /* ---- in place --------------------------------------------------------- */
@@ -357,7 +358,7 @@ write_exclusive (struct vd_ctx *ctx, struct request *rq, uint64_t start,
   if (r < 0)
     return r;
   *ret_done = run.length;
-  if (!data && stays_zero (image, &run))
+  if (run.mode == VD_MODE_DROP || (!data && stays_zero (image, &run)))
     return 0;
   r = check_deny (ctx, rq, &run, offset);
   if (r < 0)

@@ -694,13 +694,21 @@ vd_file_open (struct vd_ctx *ctx, const char *path, bool write,
   return r;
 }
 
+bool
+vd_same_inode (const struct stat *a, const struct stat *b)
+{
+  if (S_ISBLK (a->st_mode) && S_ISBLK (b->st_mode))
+    return a->st_rdev == b->st_rdev;
+  return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
 static bool
 file_is (const struct vd_store *st, const struct stat *sb)
 {
   struct stat mine;
 
   return fstat (((const struct file *) st)->fd, &mine) == 0 &&
-    mine.st_dev == sb->st_dev && mine.st_ino == sb->st_ino;
+    vd_same_inode (&mine, sb);
 }
 
 bool

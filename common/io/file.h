@@ -39,6 +39,11 @@ extern int vd_file_open_fd (struct vd_ctx *ctx, const char *name, int probe,
                             bool write, enum vd_lock lock, bool *ret_writer,
                             struct vd_store **ret);
 
+/* Do both stand for the same bytes?  Nodes of one block device do, wherever
+ * they are.
+ */
+extern bool vd_same_inode (const struct stat *a, const struct stat *b);
+
 /* Are these the same file?  False for stores that are not files. */
 extern bool vd_file_same (const struct vd_store *a, const struct vd_store *b);
 

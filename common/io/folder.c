@@ -3,6 +3,7 @@
 #include <config.h>
 
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -387,10 +388,7 @@ is_raw_disk (const struct local *l, const struct stat *sb)
   for (d = policy->raw_disks; d && *d; ++d) {
     if (stat (*d, &disk) == -1)
       continue;
-    if (disk.st_dev == sb->st_dev && disk.st_ino == sb->st_ino)
-      return true;
-    if (S_ISBLK (disk.st_mode) && S_ISBLK (sb->st_mode) &&
-        disk.st_rdev == sb->st_rdev)
+    if (vd_same_inode (&disk, sb))
       return true;
   }
   return false;
@@ -561,6 +559,55 @@ local_stat (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
 }
 
 static int
+local_first_in (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
+                char **ret)
+{
+  struct local *l = local_of (f);
+  const struct dirent *entry;
+  char shown[SHOWN_SIZE];
+  struct vd_ctx quiet;
+  struct stat sb;
+  int probe, fd, err;
+  DIR *d = NULL;
+
+  *ret = NULL;
+  show (l, name, shown);
+  vd_ctx_init (&quiet, NULL);
+  probe = find (&quiet, l, name, shown, false);
+  if (probe < 0)
+    return 0;
+  if (fstat (probe, &sb) == -1 || !S_ISDIR (sb.st_mode)) {
+    close (probe);
+    return 0;
+  }
+  fd = openat (probe, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd != -1)
+    d = fdopendir (fd);
+  err = errno;
+  close (probe);
+  if (!d) {
+    if (fd != -1)
+      close (fd);
+    errno = err;
+    return vd_error (ctx, err, "%s: open: %m", shown);
+  }
+
+  errno = 0;
+  while ((entry = readdir (d)) &&
+         (strcmp (entry->d_name, ".") == 0 ||
+          strcmp (entry->d_name, "..") == 0))
+    ;
+  err = errno;
+  if (entry) {
+    *ret = strdup (entry->d_name);
+    err = *ret ? 0 : ENOMEM;
+  }
+  closedir (d);
+  errno = err;
+  return err ? vd_error (ctx, err, "%s: list: %m", shown) : 0;
+}
+
+static int
 local_create (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
               struct vd_store **ret)
 {
@@ -627,6 +674,7 @@ local_close (struct vd_folder *f)
 static const struct vd_folder_ops local_ops = {
   .open = local_open,
   .stat = local_stat,
+  .first_in = local_first_in,
   .create = local_create,
   .remove = local_remove,
   .again = local_again,
@@ -649,6 +697,14 @@ vd_folder_stat (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
                 bool device, struct stat *ret)
 {
   return f->ops->stat (ctx, f, name, device, ret);
+}
+
+int
+vd_folder_first_in (struct vd_ctx *ctx, struct vd_folder *f,
+                    const char *name, char **ret)
+{
+  *ret = NULL;
+  return f->ops->first_in ? f->ops->first_in (ctx, f, name, ret) : 0;
 }
 
 int

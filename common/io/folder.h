@@ -42,6 +42,13 @@ struct vd_folder_ops {
   /* What open would open: type, inode and size.  Errors as open. */
   int (*stat) (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
                bool device, struct stat *ret);
+  /* Is name a folder that is not empty?  *ret is the name of one of its
+   * entries then, which the caller frees, and else NULL: also where there is
+   * no such name, or it leads out of the box.  -EACCES: it is a folder, but
+   * cannot be read.  NULL: there are no folders in here.
+   */
+  int (*first_in) (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
+                   char **ret);
   /* Create a file; name is a plain name (no slash).  -EEXIST. */
   int (*create) (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
                  struct vd_store **ret);
@@ -78,6 +85,8 @@ extern int vd_folder_open (struct vd_ctx *ctx, struct vd_folder *f,
                            bool *ret_writer, struct vd_store **ret);
 extern int vd_folder_stat (struct vd_ctx *ctx, struct vd_folder *f,
                            const char *name, bool device, struct stat *ret);
+extern int vd_folder_first_in (struct vd_ctx *ctx, struct vd_folder *f,
+                               const char *name, char **ret);
 extern int vd_folder_create (struct vd_ctx *ctx, struct vd_folder *f,
                              const char *name, struct vd_store **ret);
 extern int vd_folder_remove (struct vd_ctx *ctx, struct vd_folder *f,

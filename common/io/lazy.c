@@ -22,8 +22,7 @@ struct lazy {
   struct vd_lazy *set;
   char *file;                   /* as the image has it */
   bool device;
-  dev_t dev;
-  ino_t ino;
+  struct stat first;            /* what was found under the name at first */
   _Atomic uint64_t size;        /* when it was opened last */
 
   pthread_mutex_t opening;      /* while it is opened; covers unlocked */
@@ -197,7 +196,6 @@ static int
 open_inner (struct vd_ctx *ctx, struct lazy *x, struct vd_store **ret)
 {
   struct vd_lazy *set = x->set;
-  struct stat sb = { .st_dev = x->dev, .st_ino = x->ino };
   struct vd_store *inner;
   uint64_t size;
   int r;
@@ -206,7 +204,7 @@ open_inner (struct vd_ctx *ctx, struct lazy *x, struct vd_store **ret)
                       false, x->device, NULL, &inner);
   if (r < 0)
     return r;
-  if (!vd_file_is (inner, &sb))
+  if (!vd_file_is (inner, &x->first))
     r = vd_error (ctx, ESTALE, "%s: was replaced by another file since the "
                   "image was opened", inner->name);
   else
@@ -341,7 +339,7 @@ lazy_is (const struct vd_store *st, const struct stat *sb)
 {
   const struct lazy *x = (const struct lazy *) st;
 
-  return x->dev == sb->st_dev && x->ino == sb->st_ino;
+  return vd_same_inode (&x->first, sb);
 }
 
 /* A folder in which opening a file does not lock it. */
@@ -465,8 +463,7 @@ vd_lazy_open (struct vd_ctx *ctx, struct vd_lazy *set, const char *name,
   }
   x->set = set;
   x->device = device;
-  x->dev = sb.st_dev;
-  x->ino = sb.st_ino;
+  x->first = sb;
   atomic_init (&x->refs, -1);
   pthread_mutex_init (&x->opening, NULL);
 

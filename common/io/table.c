@@ -385,6 +385,30 @@ settle (struct vd_table *t, struct stripe *s, struct page *p)
   }
 }
 
+int
+vd_table_write_changes (struct vd_ctx *ctx, struct vd_table *t,
+                        struct vd_table *copy, unsigned shift,
+                        const struct vd_change *changes, size_t n)
+{
+  struct vd_table_change part[512];
+  size_t i, count;
+  int r;
+
+  for (; n > 0; changes += count, n -= count) {
+    count = min_u64 (n, sizeof part / sizeof part[0]);
+    for (i = 0; i < count; ++i) {
+      part[i].index = changes[i].block >> shift;
+      part[i].value = (uint32_t) changes[i].value;
+    }
+    r = vd_table_write (ctx, t, part, count);
+    if (r == 0 && copy)
+      r = vd_table_write_copy (ctx, copy, part, count);
+    if (r < 0)
+      return r;
+  }
+  return 0;
+}
+
 /* ---- reading ---------------------------------------------------------- */
 
 int

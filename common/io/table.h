@@ -104,6 +104,22 @@ extern int vd_table_write_copy (struct vd_ctx *ctx, struct vd_table *t,
                                 const struct vd_table_change *changes,
                                 size_t n);
 
+/* An entry that is set in memory and must reach the disk, as the engine keeps
+ * it.
+ */
+struct vd_change {
+  uint64_t block;               /* disk offset where the block starts */
+  uint64_t value;               /* as the format's commit returned it */
+};
+
+/* vd_table_write of the entries of blocks of 2^shift bytes, and
+ * vd_table_write_copy to a second copy (NULL: there is none).  Sorted by block;
+ * where one stands more than once the last one counts.  Needs no memory.
+ */
+extern int vd_table_write_changes (struct vd_ctx *ctx, struct vd_table *t,
+                                   struct vd_table *copy, unsigned shift,
+                                   const struct vd_change *changes, size_t n);
+
 /* Read the table from the first entry to the last, in big pieces, without
  * keeping more of it than memory allows.  fn gets host-order entries; a
  * negative return ends the scan and is returned.

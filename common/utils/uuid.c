@@ -2,6 +2,7 @@
 
 #include <config.h>
 
+#include <stdlib.h>
 #include <string.h>
 
 #include <uuid/uuid.h>
@@ -77,4 +78,15 @@ void
 vd_uuid_to_disk (const struct vd_uuid *u, uint8_t *disk)
 {
   swap_fields (u->bytes, disk);
+}
+
+bool
+vd_cid_parse (const char *text, uint32_t *ret)
+{
+  size_t n = strspn (text, "0123456789abcdefABCDEF");
+
+  if (n < 1 || n > 8 || text[n] != '\0')
+    return false;
+  *ret = strtoul (text, NULL, 16);
+  return true;
 }

@@ -36,4 +36,9 @@ extern bool vd_uuid_parse (const char *text, struct vd_uuid *ret);
 extern void vd_uuid_from_disk (const uint8_t *disk, struct vd_uuid *ret);
 extern void vd_uuid_to_disk (const struct vd_uuid *u, uint8_t *disk);
 
+/* The content ID by which VMware's images know each other: 1 to 8 hex digits
+ * and nothing else.  False, and *ret untouched, for other texts.
+ */
+extern bool vd_cid_parse (const char *text, uint32_t *ret);
+
 #endif /* VDKIT_UUID_H */

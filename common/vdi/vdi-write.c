@@ -230,24 +230,8 @@ vdi_write_map (struct vd_ctx *ctx, struct vd_image *image,
                const struct vd_change *changes, size_t n)
 {
   struct vdi *vdi = image->priv;
-  struct vd_table_change part[512];
-  size_t i, count;
-  int r;
 
-  /* In pieces, so that no memory needs to be found in a flush. */
-  while (n > 0) {
-    count = min_u64 (n, sizeof part / sizeof part[0]);
-    for (i = 0; i < count; ++i) {
-      part[i].index = changes[i].block >> vdi->shift;
-      part[i].value = (uint32_t) changes[i].value;
-    }
-    r = vd_table_write (ctx, vdi->map, part, count);
-    if (r < 0)
-      return r;
-    changes += count;
-    n -= count;
-  }
-  return 0;
+  return vd_table_write_changes (ctx, vdi->map, NULL, vdi->shift, changes, n);
 }
 
 int

@@ -355,6 +355,76 @@ vmdk_new_cid (uint32_t old, unsigned digits)
   return cid;
 }
 
+/* ---- a session -------------------------------------------------------- */
+
+/* A new CID where it stands, in all lines that have one, and in VMware's longer
+ * form of it, which ends with it (vmdk-format 2.6).
+ */
+static void
+renew_cid (const struct vmdk_descriptor *d, char *text)
+{
+  unsigned digits, prefix, fewest = 8;
+  char new[33];
+  struct vd_uuid u;
+  uint32_t cid;
+  size_t i;
+
+  for (i = 0; (i = vmdk_descriptor_find (d, "CID", i)) < d->nlines; ++i) {
+    digits = vmdk_cid_digits (&d->values[d->lines[i].value], &prefix);
+    if (digits < fewest)
+      fewest = digits;
+  }
+  cid = vmdk_new_cid (d->fields.cid, fewest);
+  for (i = 0; (i = vmdk_descriptor_find (d, "CID", i)) < d->nlines; ++i) {
+    digits = vmdk_cid_digits (&d->values[d->lines[i].value], &prefix);
+    snprintf (new, sizeof new, "%0*" PRIx32, (int) digits, cid);
+    memcpy (text + d->lines[i].value + prefix, new, digits);
+  }
+
+  i = vmdk_descriptor_find (d, "ddb.longContentID", 0);
+  if (i < d->nlines &&
+      d->lines[i].value_end - d->lines[i].value == 32 &&
+      strspn (&d->values[d->lines[i].value],
+              "0123456789abcdefABCDEF") == 32) {
+    vd_uuid_random (&u);
+    for (digits = 0; digits < 12; ++digits)
+      snprintf (&new[2 * digits], 3, "%02x", u.bytes[digits]);
+    snprintf (&new[24], 9, "%08" PRIx32, cid);
+    memcpy (text + d->lines[i].value, new, 32);
+  }
+}
+
+static void
+renew_modification (const struct vmdk_descriptor *d, char *text)
+{
+  size_t i = vmdk_descriptor_find (d, "ddb.uuid.modification", 0);
+  char new[VD_UUID_TEXT];
+  struct vd_uuid u;
+  const char *old;
+
+  if (i == d->nlines)
+    return;
+  old = &d->values[d->lines[i].value];
+  if (!vd_uuid_parse (old, &u))
+    return;
+  vd_uuid_random (&u);
+  vd_uuid_text (&u, new);
+  memcpy (text + d->lines[i].value + (*old == '{'), new, strlen (new));
+}
+
+int
+vmdk_descriptor_renew (struct vd_ctx *ctx, struct vmdk_descriptor *d)
+{
+  CLEANUP_FREE char *text = strndup (d->text, d->len);
+
+  if (text == NULL)
+    return no_memory (ctx, d->name);
+  if (d->fields.has_cid)
+    renew_cid (d, text);
+  renew_modification (d, text);
+  return splice (ctx, d, 0, d->len, text);
+}
+
 /* ---- a new one -------------------------------------------------------- */
 
 /* As qemu computes it, with the limits of VMware (vmdk-format 2.6). */

@@ -490,19 +490,6 @@ vmdk_descriptor_get (const struct vmdk_descriptor *d, const char *key)
   return i < d->nlines ? &d->values[d->lines[i].value] : NULL;
 }
 
-bool
-vmdk_descriptor_where (const struct vmdk_descriptor *d, const char *key,
-                       size_t *ret_offset, size_t *ret_len)
-{
-  size_t i = vmdk_descriptor_find (d, key, 0);
-
-  if (i == d->nlines)
-    return false;
-  *ret_offset = d->lines[i].value;
-  *ret_len = d->lines[i].value_end - d->lines[i].value;
-  return true;
-}
-
 /* ---- all of it -------------------------------------------------------- */
 
 int

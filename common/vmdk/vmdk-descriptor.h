@@ -141,13 +141,13 @@ extern int vmdk_descriptor_text (struct vd_ctx *ctx,
                                  const struct vmdk_descriptor *d,
                                  char **ret, size_t *ret_len);
 
-/* For changes of the same length in place (rules O15): where the value of a
- * key is in the text that was parsed (offset and length of the bytes between
- * the quotes, or of the bare word).  False if the key is not there.
+/* New values for what tells that the disk has changed (CID, longContentID,
+ * modification UUID), each where it stands and as long as it was, so that no
+ * byte of the text moves (rules O15).  What is not there is not added: whoever
+ * made the image does not look at it.  On failure nothing is changed.
  */
-extern bool vmdk_descriptor_where (const struct vmdk_descriptor *d,
-                                   const char *key, size_t *ret_offset,
-                                   size_t *ret_len);
+extern int vmdk_descriptor_renew (struct vd_ctx *ctx,
+                                  struct vmdk_descriptor *d);
 
 /* A CID for a new session: random, never VD_CID_NONE or 0xfffffffe, other
  * than old, and printable in digits hex digits (1 to 8).

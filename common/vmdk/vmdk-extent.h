@@ -61,6 +61,7 @@ struct vmdk_extent {
   bool write;                   /* this extent is open for writing */
   size_t table_memory;
   bool embedded;                /* the descriptor is in this file */
+  bool drop;                    /* ZERO: writes succeed and are forgotten */
 
   /* Set by the kind's open function. */
   const struct vmdk_extent_ops *ops;

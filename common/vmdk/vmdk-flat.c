@@ -121,6 +121,8 @@ zero_locate (struct vd_ctx *ctx, struct vmdk_extent *x,
     .kind = VD_RUN_ZERO, .mode = VD_MODE_DENY, .length = len, .error = EPERM,
     .reason = "a ZERO extent cannot be written", .value = x->number,
   };
+  if (x->drop)
+    ret->mode = VD_MODE_DROP;
   return 0;
 }
 

@@ -551,6 +551,105 @@ find_area (struct vd_ctx *ctx, struct hosted *hs, unsigned copy,
     hs->areas[copy].end = tables_end;
 }
 
+/* Why the image must not be written; a warning if that is not told anyway. */
+static void
+bad_directory (struct vd_ctx *ctx, struct vmdk_extent *x,
+               const struct hosted *hs, const char *field, uint64_t value,
+               const char *where, const char *then)
+{
+  snprintf (x->no_write, sizeof x->no_write, "%s is %" PRIu64 ", %s",
+            field, value, where);
+  if (!x->write)
+    vd_warning (ctx, "%s: %s is %" PRIu64 ", %s: %s", hs->store->name, field,
+                value, where, then);
+}
+
+/* Is a directory at other inside of this one, or of one of the tables that
+ * stand in order behind it?
+ */
+static bool
+is_inside (struct vd_ctx *ctx, const struct hosted *hs, uint64_t offset,
+           struct vd_table *gd, uint64_t other)
+{
+  uint64_t length = div_round_up (hs->ngts * 4, VMDK_SECTOR);
+  uint32_t n = hosted_gt_sectors (&hs->h), sector;
+  uint64_t first = offset + length, i;
+
+  if (other + length <= offset)
+    return false;
+  if (other < first)
+    return true;
+  i = (other - first) / n;
+  if (i >= hs->ngts)
+    return false;
+  if (vd_table_get (ctx, gd, i, &sector) < 0) {
+    ctx->error = 0;
+    return false;
+  }
+  return sector == first + i * n;
+}
+
+/* A redundant directory where grains should be: is it one?  Only looked at
+ * are its ends.
+ */
+static bool
+is_no_directory (struct vd_ctx *ctx, const struct hosted *hs)
+{
+  const uint64_t ends[] = { 0, hs->ngts - 1 };
+  uint32_t sector, copy;
+  size_t i;
+
+  for (i = 0; i < 2; ++i) {
+    if (vd_table_get (ctx, hs->gd, ends[i], &sector) < 0 ||
+        vd_table_get (ctx, hs->rgd, ends[i], &copy) < 0) {
+      ctx->error = 0;
+      return false;
+    }
+    if (hosted_table_ok (hs, sector) && !hosted_table_ok (hs, copy))
+      return true;
+  }
+  return false;
+}
+
+/* A directory that lies in the file may still be in the wrong place: then it
+ * must not keep the tables and grains that are really there from being read.
+ * *gd and *rgd (0: none) are the sectors of hs->gd and hs->rgd.
+ */
+static void
+check_places (struct vd_ctx *ctx, struct vmdk_extent *x, struct hosted *hs,
+              uint64_t *gd, uint64_t *rgd)
+{
+  bool inside;
+
+  if (*rgd == 0 || hs->ngts == 0)
+    return;
+  inside = is_inside (ctx, hs, *gd, hs->gd, *rgd);
+  if (!inside && is_inside (ctx, hs, *rgd, hs->rgd, *gd)) {
+    bad_directory (ctx, x, hs, "gdOffset", *gd,
+                   "inside of the redundant grain tables",
+                   "the extent is damaged, the redundant ones are read");
+    vd_table_free (hs->gd);
+    hs->gd = hs->rgd;
+    *gd = *rgd;
+    hs->use_redundant = true;
+  }
+  else if (inside)
+    bad_directory (ctx, x, hs, "rgdOffset", *rgd,
+                   "inside of the grain directory or its tables",
+                   "the redundant ones are not used");
+  else if (*rgd >= hs->floor && hs->h.overhead > 0 &&
+           is_no_directory (ctx, hs))
+    bad_directory (ctx, x, hs, "rgdOffset", *rgd,
+                   "where there is no grain directory",
+                   "the redundant one is not used");
+  else
+    return;
+  if (hs->rgd != hs->gd)
+    vd_table_free (hs->rgd);
+  hs->rgd = NULL;
+  *rgd = 0;
+}
+
 /* The memory for tables: half for grain tables, the rest for directories. */
 static int
 open_tables (struct vd_ctx *ctx, struct vmdk_extent *x, struct hosted *hs)
@@ -569,23 +668,17 @@ open_tables (struct vd_ctx *ctx, struct vmdk_extent *x, struct hosted *hs)
   if (h->flags & HOSTED_FLAG_REDUNDANT) {
     rgd = h->rgd_offset;
     if (!hosted_directory_fits (h, rgd, file_size) || rgd == gd) {
-      if (!x->write)            /* else no_write is told */
-        vd_warning (ctx, "%s: rgdOffset is %" PRIu64 ", where no redundant "
-                    "grain directory can be: it is not used",
-                    hs->store->name, rgd);
-      snprintf (x->no_write, sizeof x->no_write, "rgdOffset is %" PRIu64
-                ", where no redundant grain directory can be", rgd);
+      bad_directory (ctx, x, hs, "rgdOffset", rgd,
+                     "where no redundant grain directory can be",
+                     "it is not used");
       rgd = 0;
     }
   }
   if (!hosted_directory_fits (h, gd, file_size)) {
     /* hosted_header_parse has found one of the two. */
-    if (!x->write)
-      vd_warning (ctx, "%s: gdOffset is %" PRIu64 ", where no grain directory "
-                  "can be: the extent is damaged, the redundant one is read",
-                  hs->store->name, gd);
-    snprintf (x->no_write, sizeof x->no_write, "gdOffset is %" PRIu64
-              ", where no grain directory can be", gd);
+    bad_directory (ctx, x, hs, "gdOffset", gd,
+                   "where no grain directory can be",
+                   "the extent is damaged, the redundant one is read");
     gd = rgd;
     rgd = 0;
     hs->use_redundant = true;
@@ -602,6 +695,7 @@ open_tables (struct vd_ctx *ctx, struct vmdk_extent *x, struct hosted *hs)
   if (r < 0)
     return r;
 
+  check_places (ctx, x, hs, &gd, &rgd);
   find_area (ctx, hs, 0, gd, hs->gd);
   if (rgd)
     find_area (ctx, hs, 1, rgd, hs->rgd);
@@ -666,7 +760,9 @@ vmdk_hosted_open (struct vd_ctx *ctx, struct vmdk_extent *x)
     goto fail;
   if (is_compressed (hs))
     snprintf (x->no_write, sizeof x->no_write,
-              "streamOptimized extents are written once, when they are made");
+              "a stream (streamOptimized) is written once, when it is made; "
+              "to change the disk copy it into a new image (create=sparse), "
+              "or put a differencing image on it (--filter=diff)");
 
   x->priv = hs;
   x->ops = &hosted_ops;

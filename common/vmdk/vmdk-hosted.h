@@ -149,7 +149,8 @@ extern int hosted_table_state (struct vd_ctx *ctx, struct hosted *hs,
 extern void hosted_resolve (const struct hosted *hs, uint64_t piece,
                             uint32_t *table, const uint32_t *copy);
 
-/* vmdk-hosted-write.c: called at the end of vmdk_hosted_open if x->write and
+/* Writing (vmdk-hosted-writer.h says which file has what).
+ * hosted_writer_open is called at the end of vmdk_hosted_open if x->write and
  * nothing forbids it.  May set x->no_write.
  */
 extern int hosted_writer_open (struct vd_ctx *ctx, struct vmdk_extent *x);

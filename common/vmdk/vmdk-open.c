@@ -165,12 +165,17 @@ find_descriptor (struct vd_ctx *ctx, struct vd_image *image)
 /* ---- the extents ------------------------------------------------------- */
 
 static bool
-is_device_type (const struct vmdk *vmdk)
+is_type (const struct vmdk *vmdk, const char *type)
 {
   const char *t = vmdk_descriptor_fields (vmdk->descriptor)->create_type;
 
-  return t && (strcasecmp (t, "fullDevice") == 0 ||
-               strcasecmp (t, "partitionedDevice") == 0);
+  return t && strcasecmp (t, type) == 0;
+}
+
+static bool
+is_device_type (const struct vmdk *vmdk)
+{
+  return is_type (vmdk, "fullDevice") || is_type (vmdk, "partitionedDevice");
 }
 
 /* Is the extent to be opened for writing? */
@@ -182,8 +187,7 @@ wants_write (const struct vd_image *image, const struct vmdk_extent_line *line)
 
 /* An extent's file, as far as it is known before it is opened. */
 struct named_file {
-  dev_t dev;
-  ino_t ino;
+  struct stat sb;
   bool write;                   /* by any of its extents */
   bool device;
   bool any;                     /* not lazy: more than flat, or written */
@@ -220,13 +224,12 @@ stat_extent (struct vd_ctx *ctx, struct vd_image *image,
                      "an extent", image->name, line->line);
 
   for (j = fs->n; j-- > 0;)
-    if (fs->files[j].dev == sb.st_dev && fs->files[j].ino == sb.st_ino)
+    if (vd_same_inode (&fs->files[j].sb, &sb))
       break;
   if (j == SIZE_MAX) {
     j = fs->n++;
     f = &fs->files[j];
-    f->dev = sb.st_dev;
-    f->ino = sb.st_ino;
+    f->sb = sb;
   }
   f = &fs->files[j];
   f->write |= wants_write (image, line);
@@ -244,6 +247,11 @@ open_file (struct vd_ctx *ctx, struct vd_image *image,
   struct vmdk *vmdk = image->priv;
   int r;
 
+  if (f->write) {
+    r = vmdk_check_lock_folder (ctx, image, line->name);
+    if (r < 0)
+      return r;
+  }
   if (!f->any && fs->n > MAX_OPEN_FILES) {
     if (!vmdk->lazy) {
       r = vd_lazy_new (ctx, image->folder, MAX_OPEN_FILES, &vmdk->lazy);
@@ -258,6 +266,12 @@ open_file (struct vd_ctx *ctx, struct vd_image *image,
   if (r < 0)
     return r;
   r = vd_image_add_store (ctx, image, f->store);
+  /* What was judged (is it another extent's, or the descriptor?) must be what
+   * is used.
+   */
+  if (r == 0 && !vd_file_is (f->store, &f->sb))
+    r = vd_error (ctx, ESTALE, "%s: was replaced by another file while the "
+                  "image was opened", f->store->name);
   /* A server before us may have been killed: what it was told to write, and
    * what clients that come back think is covered by their next flush, is
    * perhaps in the page cache only (rules O13).
@@ -416,6 +430,7 @@ open_extents (struct vd_ctx *ctx, struct vd_image *image)
                        image->name, line->line, line->offset);
     x->file_offset = line->offset * VMDK_SECTOR;
     x->embedded = vmdk->descriptor_room > 0;
+    x->drop = image->drop_gaps && is_type (vmdk, "partitionedDevice");
     x->store = x->embedded ? image->store :
       line->type == VMDK_ZERO ? NULL : files[of[i]].store;
     x->write = wants_write (image, line);
@@ -507,7 +522,7 @@ judge_writing (struct vd_ctx *ctx, struct vd_image *image)
   struct vmdk *vmdk = image->priv;
   const struct vmdk_fields *fields =
     vmdk_descriptor_fields (vmdk->descriptor);
-  bool any = false;
+  bool any = false, stream;
   size_t i;
 
   if (image->front_to_back)
@@ -516,7 +531,11 @@ judge_writing (struct vd_ctx *ctx, struct vd_image *image)
     const struct vmdk_extent *x = &vmdk->extents[i];
 
     any |= x->access == VMDK_RW && x->store;
-    if (x->access == VMDK_RW && x->no_write[0])
+    /* VirtualBox calls the extent of a stream RDONLY, which it would be under
+     * any name.
+     */
+    stream = x->embedded && x->grain;
+    if ((x->access == VMDK_RW || stream) && x->no_write[0])
       snprintf (image->no_write, sizeof image->no_write, "extent %u: %s",
                 x->number, x->no_write);
   }
@@ -650,6 +669,8 @@ vmdk_open (struct vd_ctx *ctx, struct vd_image *image)
   if (!image->priv)
     return vd_error (ctx, ENOMEM, "%s: no memory", image->name);
   r = find_descriptor (ctx, image);
+  if (r == 0 && !image->info)
+    r = vmdk_check_lock_folder (ctx, image, NULL);
   if (r == 0)
     r = image->info ? described_size (ctx, image)
       : open_extents (ctx, image);

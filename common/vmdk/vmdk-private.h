@@ -29,6 +29,13 @@ struct vmdk {
   struct vd_lazy *lazy;         /* read-only files beyond a handful */
 };
 
+/* vmdk-lock.c: does VMware say that it has the file of that name (as in the
+ * image; NULL: the image's own) open?  -EBUSY if the image is open for
+ * writing, with a message that says what to do; else a warning.
+ */
+extern int vmdk_check_lock_folder (struct vd_ctx *ctx, struct vd_image *image,
+                                   const char *name);
+
 /* vmdk-create.c */
 extern int vmdk_check_create (struct vd_ctx *ctx,
                               const struct vd_create *how);

@@ -317,55 +317,6 @@ adopt (struct vd_image *image, struct vmdk_descriptor *d)
   vmdk->descriptor = d;
 }
 
-/* New values for what tells that the disk has changed.  What is not there is
- * not added: whoever made the image does not look at it.
- */
-static int
-renew (struct vd_ctx *ctx, struct vmdk_descriptor *d)
-{
-  const struct vmdk_fields *f = vmdk_descriptor_fields (d);
-  struct vd_uuid uuid;
-  uint32_t cid;
-  size_t offset, len;
-  int r;
-
-  if (f->has_cid && vmdk_descriptor_where (d, "CID", &offset, &len)) {
-    const char *old = vmdk_descriptor_get (d, "CID"), *content;
-
-    if (len > 2 && (old[1] == 'x' || old[1] == 'X'))
-      len -= 2;
-    cid = vmdk_new_cid (f->cid, len);
-    r = vmdk_descriptor_set_cid (ctx, d, "CID", cid);
-    if (r < 0)
-      return r;
-
-    /* VMware's longer form of it, which ends with it (vmdk-format 2.6). */
-    content = vmdk_descriptor_get (d, "ddb.longContentID");
-    if (content && strlen (content) == 32 &&
-        strspn (content, "0123456789abcdefABCDEF") == 32) {
-      char value[33];
-      int i;
-
-      vd_uuid_random (&uuid);
-      for (i = 0; i < 12; ++i)
-        snprintf (&value[2 * i], 3, "%02x", uuid.bytes[i]);
-      snprintf (&value[24], 9, "%08" PRIx32, cid);
-      r = vmdk_descriptor_set (ctx, d, "ddb.longContentID", value, false);
-      if (r < 0)
-        return r;
-    }
-  }
-  if (vmdk_descriptor_get (d, "ddb.uuid.modification") &&
-      vd_uuid_parse (vmdk_descriptor_get (d, "ddb.uuid.modification"),
-                     &uuid)) {
-    vd_uuid_random (&uuid);
-    r = vmdk_descriptor_set_uuid (ctx, d, "ddb.uuid.modification", &uuid);
-    if (r < 0)
-      return r;
-  }
-  return 0;
-}
-
 int
 vmdk_begin_session (struct vd_ctx *ctx, struct vd_image *image)
 {
@@ -378,13 +329,11 @@ vmdk_begin_session (struct vd_ctx *ctx, struct vd_image *image)
   r = copy_descriptor (ctx, image, &old, &old_len, &d);
   if (r < 0)
     return r;
-  r = renew (ctx, d);
+  r = vmdk_descriptor_renew (ctx, d);
   if (r == 0)
     r = vmdk_descriptor_text (ctx, d, &new, &new_len);
-  /* Other lengths: of a key that is there twice, only one is left. */
   if (r == 0)
-    r = new_len == old_len ? write_values (ctx, image, old, new, new_len)
-      : write_text (ctx, image, old, old_len, new, new_len);
+    r = write_values (ctx, image, old, new, new_len);
 
   for (i = 0; r == 0 && i < vmdk->nextents; ++i) {
     struct vmdk_extent *x = &vmdk->extents[i];

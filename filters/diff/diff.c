@@ -715,7 +715,7 @@ static void
 read_link (nbdkit_next *next, struct vd_link *ret)
 {
   const char *text = next->export_description (next);
-  char value[64], *end;
+  char value[64];
 
   *ret = (struct vd_link) { .parent_cid = VD_CID_NONE };
   if (!text)
@@ -724,10 +724,8 @@ read_link (nbdkit_next *next, struct vd_link *ret)
     vd_uuid_parse (value, &ret->uuid);
   if (described (text, "muuid", value, sizeof value))
     vd_uuid_parse (value, &ret->modification);
-  if (described (text, "cid", value, sizeof value)) {
-    ret->cid = strtoul (value, &end, 16);
-    ret->has_cid = *value && !*end;
-  }
+  if (described (text, "cid", value, sizeof value))
+    ret->has_cid = vd_cid_parse (value, &ret->cid);
 }
 
 static int

@@ -160,6 +160,9 @@ params_config (struct params *p, const char *key, const char *value)
       return r;
   }
 
+  if ((p->keys & PARAMS_VMDK) && strcmp (key, "zero-extents") == 0)
+    return taken (parse_word (&p->drop_gaps, key, value, "refuse", "drop"));
+
   r = config_create (p, key, value);
   if (r == 0 && (p->keys & PARAMS_BLOCKS))
     r = config_blocks (p, key, value);

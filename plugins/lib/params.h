@@ -15,7 +15,7 @@
 enum params_keys {
   PARAMS_BLOCKS = 1,            /* block-size, data-alignment, force */
   PARAMS_FILES = 2,             /* allow-paths, raw-disk, strict */
-  PARAMS_VMDK = 4,              /* adapter, hw-version */
+  PARAMS_VMDK = 4,              /* zero-extents, adapter, hw-version */
 };
 
 struct params {
@@ -37,6 +37,7 @@ struct params {
   char *parent;                 /* absolute after params_complete, or NULL */
   bool force_link;
   bool single_link;
+  bool drop_gaps;               /* zero-extents=drop */
   bool no_level_exports;        /* chain-exports=none */
 
   /* Which files the image may name; the arrays end with NULL. */
@@ -99,6 +100,9 @@ extern void params_free (struct params *p);
   "                          self-contained file (false)."
 
 #define PARAMS_HELP_VMDK                                                      \
+  "zero-extents=refuse|drop  What is written between the partitions of a\n"   \
+  "                          partitionedDevice is an error, or succeeds and\n"\
+  "                          is forgotten (refuse).\n"                        \
   "adapter=ide|buslogic|lsilogic|legacyESX\n"                                 \
   "                          With create=: adapter type (ide).\n"             \
   "hw-version=N              With create=: virtual hardware version (4)."

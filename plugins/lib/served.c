@@ -45,6 +45,7 @@ open_how (const struct served *d, enum vd_write write)
     .honor_zeroes = d->params.honor_zeroes,
     .honor_same = d->params.honor_same,
     .policy = &d->params.policy,
+    .drop_gaps = d->params.drop_gaps,
     .log = d->disk.log,
   };
 }

@@ -14,8 +14,8 @@ its number in the disk), or @OFFSET:BYTES.  VALUE is a number (decimal, 0x,
 negative, with K or M), or hex:DIGITS.  patch also takes truncate=BYTES,
 fill-gt=BYTE and fill-rgt=BYTE (of the first grain table).
 
-sparse takes capacity=SECTORS (520 grains, two tables), grains=N,N (0), line=SECTORS, text=no
-and header fields; stream also footer=yes, short=yes, progress=yes and eos=no.
+sparse takes capacity=SECTORS (520 grains, two tables), grains=N,N (0), line=SECTORS, text=no,
+access=WORD (RW) and header fields; stream also footer=yes, short=yes, progress=yes and eos=no.
 A grain is full of text that says where it belongs.
 """
 
@@ -152,6 +152,7 @@ def hosted(name, given, packed):
     line = number(given.pop("line", str(capacity)))
     grains = [int(g) for g in given.pop("grains", "0").split(",") if g]
     text = given.pop("text", "yes") != "no"
+    access = given.pop("access", "RW")
     footer = given.pop("footer", "no") == "yes"
     short = given.pop("short", "no") == "yes"
     progress = given.pop("progress", "no") == "yes"
@@ -196,7 +197,7 @@ def hosted(name, given, packed):
     if text:
         f.write(SECTOR, text_of("streamOptimized" if packed
                                 else "monolithicSparse",
-                                "RW", line))
+                                access, line))
     f.write(start * SECTOR, body)
     end = start + len(body) // SECTOR
     if packed and footer:

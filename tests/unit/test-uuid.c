@@ -71,10 +71,36 @@ test_random (void **state)
   assert_int_equal (u.bytes[8] >> 6, 2);
 }
 
+/* Hex digits and nothing else, as an export description or an image may have
+ * any text there.
+ */
+static void
+test_cid (void **state)
+{
+  static const char *const bad[] = {
+    "", "123456789", "-1", "+1", " 1", "1 ", "0x1", "g", "1g", "\n1", "--",
+  };
+  uint32_t cid = 77;
+  size_t i;
+
+  (void) state;
+  for (i = 0; i < sizeof bad / sizeof bad[0]; ++i) {
+    assert_false (vd_cid_parse (bad[i], &cid));
+    assert_int_equal (cid, 77);
+  }
+  assert_true (vd_cid_parse ("0", &cid));
+  assert_int_equal (cid, 0);
+  assert_true (vd_cid_parse ("fFfffffe", &cid));
+  assert_int_equal (cid, 0xfffffffe);
+  assert_true (vd_cid_parse ("0000000a", &cid));
+  assert_int_equal (cid, 10);
+}
+
 int
 main (void)
 {
   const struct CMUnitTest tests[] = {
+    cmocka_unit_test (test_cid),
     cmocka_unit_test (test_parse),
     cmocka_unit_test (test_disk),
     cmocka_unit_test (test_random),

@@ -751,6 +751,55 @@ test_damaged_primary (void **state)
   }
 }
 
+/* A directory that is in the wrong place, inside of what is in the right one:
+ * that is read.
+ */
+static void
+test_wrong_place (void **state)
+{
+  unsigned i, j;
+
+  (void) state;
+  for (i = 0; i < 6; ++i) {
+    struct bytes b = build ((struct sample) { .capacity = 204800,
+                                              .grains = 3 });
+    struct vd_ctx ctx = new_ctx ();
+    struct vmdk_extent x;
+    const char *field = i < 3 ? "rgdOffset is" : "gdOffset is";
+
+    set_both (&b, 1, sector_of (&b, 0));
+    set_both (&b, 513, sector_of (&b, 1));
+    /* Entries that could be directory entries. */
+    set_both (&b, 0, sector_of (&b, 2));
+    switch (i) {
+    case 0: poke (&b, 48, 8, b.gt[0] / 512); break;
+    case 1: poke (&b, 48, 8, b.gt[0] / 512 + 5); break;
+    case 2: poke (&b, 48, 8, b.overhead + 128); break;
+    case 3: poke (&b, 56, 8, b.gt[1] / 512); break;
+    case 4: poke (&b, 56, 8, b.gt[1] / 512 + 5); break;
+    case 5:
+      /* VirtualBox's resizing leaves the last entries 0. */
+      poke (&b, b.gd[0] + 12, 4, 0);
+      poke (&b, b.gd[1] + 12, 4, 0);
+      poke (&b, 56, 8, b.gt[1] / 512 + 3);
+      break;
+    }
+    for (j = 0; j < 2; ++j) {
+      assert_ok (&ctx, open_bytes (&ctx, &b, j, 0, &x));
+      expect_run (&x, 0, GRAIN, VD_RUN_DATA, GRAIN,
+                  sector_of (&b, 2) * UINT64_C (512));
+      expect_run (&x, GRAIN, GRAIN, VD_RUN_DATA, GRAIN,
+                  sector_of (&b, 0) * UINT64_C (512));
+      expect_run (&x, 513 * GRAIN, GRAIN, VD_RUN_DATA, GRAIN,
+                  sector_of (&b, 1) * UINT64_C (512));
+      expect_run (&x, 514 * GRAIN, GRAIN, VD_RUN_PARENT, GRAIN, 0);
+      expect_text (j ? x.no_write : warnings, field);
+      close_extent (&x);
+    }
+    free (b.data);
+  }
+}
+
 static void
 test_damaged_copy (void **state)
 {
@@ -1670,6 +1719,7 @@ main (void)
     cmocka_unit_test (test_directory),
     cmocka_unit_test (test_directory_no_write),
     cmocka_unit_test (test_damaged_primary),
+    cmocka_unit_test (test_wrong_place),
     cmocka_unit_test (test_damaged_copy),
     cmocka_unit_test (test_pairs),
     cmocka_unit_test (test_half_table),

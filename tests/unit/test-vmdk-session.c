@@ -238,7 +238,15 @@ test_session_forms (void **state)
       "version=1\nRW 1 ZERO\n"
       "ddb.uuid.modification=\"{********-****-****-****-************}\"\n" },
     { "version=1\nCID=1\nCID=1\nRW 1 ZERO\n",
-      "version=1\nCID=*\nRW 1 ZERO\n" },
+      "version=1\nCID=*\nCID=*\nRW 1 ZERO\n" },
+    { "version=1\nCID=0x0ab\ncid = 000000ab\nRW 1 ZERO\n",
+      "version=1\nCID=0x***\ncid = 00000***\nRW 1 ZERO\n" },
+    { "version=1\nCID=ab\nRW 1 ZERO\n"
+      "ddb.uuid.modification=\"c3b6e47b-4375-402b-b1a2-8335b85727a2\" junk\n"
+      "ddb.longContentID = 7a8d277e9e4ec89451404a32000000ab\n",
+      "version=1\nCID=**\nRW 1 ZERO\n"
+      "ddb.uuid.modification=\"********-****-****-****-************\" junk\n"
+      "ddb.longContentID = ************************000000**\n" },
   };
   size_t i, j, size;
 
@@ -289,6 +297,47 @@ test_session_fails (void **state)
   assert_true (vd_uuid_equal (&vmdk_descriptor_fields (d)->modification,
                               &fx.image.link.modification));
   vmdk_descriptor_free (d);
+  close_fixture (&fx);
+}
+
+/* A key that stands there twice stays there twice, also if a session could not
+ * begin at first: no text moves.
+ */
+static void
+test_session_again (void **state)
+{
+  static const char twice[] =
+    "version=1\nCID=12345678\nparentCID=ffffffff\nCID=12345678\n"
+    "RW 1 ZERO\nddb.uuid.modification=\"c3b6e47b-4375-402b-b1a2-"
+    "8335b85727a2\"\nddb.x=1\nddb.x=2\n";
+  UNIT_CTX (ctx);
+  struct vd_store *st = memory_text (twice, strlen (twice));
+  struct fixture fx;
+  const char *data;
+  char line[16];
+  size_t size, n;
+  unsigned i;
+
+  (void) state;
+  open_fixture (&fx, st, 0, 0);
+  for (i = 0; i < 4; ++i) {
+    fx.fail = i < 3;
+    if (fx.fail)
+      assert_fails (ctx, vmdk_begin_session (ctx, &fx.image), EIO,
+                    "injected");
+    else
+      assert_ok (ctx, vmdk_begin_session (ctx, &fx.image));
+    data = (const char *) vd_memory_data (st, &size);
+    assert_int_equal (size, strlen (twice));
+    for (n = 0; n < size; ++n)
+      if (data[n] == '\n')
+        assert_int_equal (twice[n], '\n');
+    memcpy (line, strstr (data, "\nCID="), 14);
+    assert_memory_equal (line, strstr (data, "ffffffff") + 8, 14);
+    assert_memory_not_equal (line, "\nCID=12345678", 14);
+  }
+  snprintf (line, sizeof line, "CID=%08x", fx.image.link.cid);
+  assert_memory_equal (line, strstr (data, "CID="), 12);
   close_fixture (&fx);
 }
 
@@ -552,6 +601,7 @@ main (void)
     cmocka_unit_test (test_session),
     cmocka_unit_test (test_session_forms),
     cmocka_unit_test (test_session_fails),
+    cmocka_unit_test (test_session_again),
     cmocka_unit_test (test_meta),
     cmocka_unit_test (test_meta_room),
     cmocka_unit_test (test_meta_power_cut),
