@@ -24,16 +24,13 @@ check_disk () {
 @test "a partition of the disk, and a window of it" { partitions; }
 
 @test "filters on top, reading a stream" {
-  local filters f args
+  local filters args
   make_disks
   serve vmdk stream.vmdk create=stream size=25167360 -- \
     'nbdcopy --flush disk.raw "$uri"'
   for filters in cow readahead blocksize noextents noparallel \
                  'cache blocksize readahead'; do
-    args=()
-    for f in $filters; do
-      args+=("--filter=$f")
-    done
+    filter_args
     assert_equal "$(hash_served "${args[@]}" vmdk stream.vmdk)" \
       "$(hash_file disk.raw)" "$filters"
   done
@@ -53,16 +50,8 @@ random_requests () {
 @test "random requests, vmfs" { random_requests vmfs 6 9438208; }
 
 @test "random requests, zeroed grains" {
-  start_nbdkit memory 9438208
-  export ORACLE=$uri
   qemu-img create -q -f vmdk -o zeroed_grain=on disk.vmdk 9438208
-  for SEED in 7 8; do
-    export SEED
-    start_nbdkit vmdk disk.vmdk
-    python_client "$uri" "$model"
-    stop_nbdkit
-  done
-  assert_equal "$(hash_served vmdk disk.vmdk)" "$(hash_of "$ORACLE")"
+  model_sessions 9438208 7 8
   qemu-img check -f vmdk disk.vmdk
   start_nbdkit -r vmdk disk.vmdk
   qemu-img compare -f raw -F vmdk "$uri" disk.vmdk

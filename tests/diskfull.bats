@@ -5,27 +5,6 @@
 load lib/common
 load lib/diskfull
 
-teardown () {
-  common_teardown
-  ! mountpoint -q "$BATS_TEST_TMPDIR/full" || umount "$BATS_TEST_TMPDIR/full"
-}
-
-# small_fs TYPE: 16 MiB in the folder "full", of which 2 MiB are taken by the
-# file "filler".
-small_fs () {
-  [ "$(id -u)" -eq 0 ] || skip "mount needs root"
-  mkdir full
-  if [ "$1" = tmpfs ]; then
-    mount -t tmpfs -o size=16M tmpfs full || skip "no tmpfs can be mounted"
-  else
-    have "mkfs.$1" || skip "no mkfs.$1"
-    truncate -s 20M fs.img
-    "mkfs.$1" -q fs.img || skip "mkfs.$1 fails"
-    mount -o loop fs.img full 2>/dev/null || skip "no $1 can be mounted"
-  fi
-  head -c 2M /dev/zero | tr '\0' f >full/filler
-}
-
 check_image () {
   qemu-img check -f vdi full/disk.vdi
   assert_equal "$(hash_served vdi full/disk.vdi)" "$(hash_file want.raw)"

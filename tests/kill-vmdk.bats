@@ -7,11 +7,6 @@ load lib/common
 load lib/kill
 load lib/diskfull
 
-teardown () {
-  common_teardown
-  ! mountpoint -q "$BATS_TEST_TMPDIR/full" || umount "$BATS_TEST_TMPDIR/full"
-}
-
 # shellcheck disable=SC2034
 format=vmdk
 make_disk () { make_vmdk disk.vmdk sparse "$@"; }
@@ -94,15 +89,8 @@ split () {
 
 # ---- disk full -------------------------------------------------------------
 
-small_fs () {
-  [ "$(id -u)" -eq 0 ] || skip "mount needs root"
-  mkdir full
-  mount -t tmpfs -o size=16M tmpfs full || skip "no tmpfs can be mounted"
-  head -c 2M /dev/zero | tr '\0' f >full/filler
-}
-
 runs_full () {
-  small_fs
+  small_fs tmpfs
   cd full || return 1
   make_disk 32M
   start_nbdkit vmdk disk.vmdk
@@ -128,7 +116,7 @@ open("../want.raw", "wb").write(want)
 @test "room is made, and the same client goes on" { runs_full "$go_on"; }
 
 @test "a stream that runs full is an error, and incomplete" {
-  small_fs
+  small_fs tmpfs
   random_file disk.raw 20000000
   truncate -s 20M disk.raw
   run serve vmdk full/disk.vmdk create=stream size=20M -- \
@@ -143,7 +131,7 @@ open("../want.raw", "wb").write(want)
 }
 
 @test "create, without room for a preallocated image" {
-  small_fs
+  small_fs tmpfs
   run serve vmdk full/disk.vmdk create=flat-preallocated size=32M -- true
   [ "$status" -eq 1 ]
   assert_match "$output" 'disk-flat\.vmdk: .*No space left'

@@ -5,17 +5,7 @@
 # same parameters.
 
 load lib/common
-
-manual_keys () {
-  sed -n -e '/^=head1 PARAMETERS/,/^=head1 [^P]/!d' \
-    -e 's/^=item \[*B<\([a-z-]*\)=.*/\1/p' "$top_srcdir/$1" | sort -u
-}
-
-# help_keys ARGS...
-help_keys () {
-  nbdkit_command "$@" --help
-  "${nbdkit[@]}" | sed -n 's/^\([a-z-]*\)=.*/\1/p' | sort -u
-}
+load lib/manners
 
 @test "the help and the manual of the diff filter list the same parameters" {
   [ "$(manual_keys filters/diff/nbdkit-diff-filter.pod | wc -l)" -ge 10 ]
@@ -30,6 +20,5 @@ help_keys () {
 }
 
 @test "only what nbdkit needs is visible of the filter" {
-  [ "$(nm -D --defined-only "$FILTER_DIFF" | awk '$2 ~ /[TDBR]/ {print $3}' |
-         sed 's/@.*//' | grep -v _debug_)" = filter_init ]
+  [ "$(symbols "$FILTER_DIFF")" = filter_init ]
 }

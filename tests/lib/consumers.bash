@@ -22,16 +22,22 @@ EOP
   serve "$format" "disk.$format" -- 'nbdcopy --flush disk.raw "$uri"'
 }
 
+# filter_args: of the words in $filters.  Sets args.
+filter_args () {
+  local f
+  args=()
+  for f in $filters; do
+    args+=("--filter=$f")
+  done
+}
+
 filters_reading () {
-  local filters f args
+  local filters args
   make_disks
   for filters in cow cache readahead blocksize nozero noextents noparallel \
                  nocache fua 'cow cache' 'cache blocksize readahead' \
                  'noparallel noextents cow'; do
-    args=()
-    for f in $filters; do
-      args+=("--filter=$f")
-    done
+    filter_args
     assert_equal "$(hash_served "${args[@]}" "$format" "disk.$format")" \
       "$(hash_file disk.raw)" "$filters"
     # The same holes, or none, where the filter lets one see them.
@@ -43,14 +49,11 @@ filters_reading () {
 }
 
 filters_writing () {
-  local filters f args
+  local filters args
   make_disks
   for filters in cache blocksize nozero noextents noparallel fua \
                  'cache blocksize'; do
-    args=()
-    for f in $filters; do
-      args+=("--filter=$f")
-    done
+    filter_args
     rm -f new*."$format"
     make_disk "new.$format" 25167360
     serve "${args[@]}" "$format" "new.$format" -- 'nbdcopy --flush disk.raw "$uri"'
@@ -138,18 +141,24 @@ if h.can_meta_context("base:allocation"):
     h.block_status(size, 0, extent)
 '
 
-# model_test SEED SIZE PARAMETER...: of create.
-model_test () {
-  local seed=$1 size=$2 session
-  shift 2
+# model_sessions SIZE SEED...: on disk.$format, which is empty.
+model_sessions () {
+  local size=$1
+  shift
   start_nbdkit memory "$size"
-  export ORACLE=$uri
-  make_disk "disk.$format" "$size" "$@"
-  for session in 1 2 3 4; do
-    export SEED=$seed.$session
+  export ORACLE=$uri SEED
+  for SEED; do
     start_nbdkit "$format" "disk.$format"
     python_client "$uri" "$model" || { echo "seed $SEED"; return 1; }
     stop_nbdkit
   done
   assert_equal "$(hash_served "$format" "disk.$format")" "$(hash_of "$ORACLE")"
+}
+
+# model_test SEED SIZE PARAMETER...: of create.
+model_test () {
+  local seed=$1 size=$2
+  shift 2
+  make_disk "disk.$format" "$size" "$@"
+  model_sessions "$size" "$seed".{1,2,3,4}
 }

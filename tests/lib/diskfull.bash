@@ -1,8 +1,30 @@
 # SPDX-License-Identifier: BSD-3-Clause
-# For nbdsh, on a disk of 32 MiB in a file system that has not the room: writes
-# until it is full, and looks at what there is then.  Leaves want.raw.
+# A file system that is too small, and a client that fills it.
 # shellcheck shell=bash disable=SC2034
 
+teardown () {
+  common_teardown
+  ! mountpoint -q "$BATS_TEST_TMPDIR/full" || umount "$BATS_TEST_TMPDIR/full"
+}
+
+# small_fs TYPE: 16 MiB in the folder "full", of which 2 MiB are taken by the
+# file "filler".
+small_fs () {
+  [ "$(id -u)" -eq 0 ] || skip "mount needs root"
+  mkdir full
+  if [ "$1" = tmpfs ]; then
+    mount -t tmpfs -o size=16M tmpfs full || skip "no tmpfs can be mounted"
+  else
+    have "mkfs.$1" || skip "no mkfs.$1"
+    truncate -s 20M fs.img
+    "mkfs.$1" -q fs.img || skip "mkfs.$1 fails"
+    mount -o loop fs.img full 2>/dev/null || skip "no $1 can be mounted"
+  fi
+  head -c 2M /dev/zero | tr '\0' f >full/filler
+}
+
+# For nbdsh, on a disk of 32 MiB that has not the room there: writes until it
+# is full, and looks at what there is then.  Leaves want.raw.
 until_full='
 import random
 rnd = random.Random(8)

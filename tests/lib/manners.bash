@@ -15,15 +15,22 @@ vdkit () {
     timeout "$LIMIT" "${nbdkit[@]}" </dev/null 3>&-
 }
 
-# The words that start a line of the help with "word=".
+# help_keys ARGS...: the words that start a line of the help with "word=".
 help_keys () {
-    vdkit $plugin --help | sed -n 's/^\([a-z-]*\)=.*/\1/p' | sort -u
+    vdkit "$@" --help | sed -n 's/^\([a-z-]*\)=.*/\1/p' | sort -u
 }
 
+# manual_keys FILE
 manual_keys () {
     sed -n -e '/^=head1 PARAMETERS/,/^=head1 [^P]/!d' \
         -e 's/^=item \[*B<\([a-z-]*\)=.*/\1/p' \
-        "$top_srcdir/plugins/$plugin/nbdkit-$plugin-plugin.pod" | sort -u
+        "$top_srcdir/$1" | sort -u
+}
+
+# symbols FILE: what is visible of a module.
+symbols () {
+    nm -D --defined-only "$1" | awk '$2 ~ /[TDBR]/ {print $3}' |
+        sed 's/@.*//' | grep -v _debug_
 }
 
 # nbdkit must end by itself with a message that matches.
@@ -45,13 +52,14 @@ manners_version () {
 
 # the help and the manual list the same parameters
 manners_help_is_manual () {
-    [ "$(help_keys | wc -l)" -ge 10 ]
-    diff <(help_keys) <(manual_keys)
+    [ "$(help_keys $plugin | wc -l)" -ge 10 ]
+    diff <(help_keys $plugin) \
+        <(manual_keys plugins/$plugin/nbdkit-$plugin-plugin.pod)
 }
 
 # the plugin takes every parameter that the help lists
 manners_help_is_true () {
-    for key in $(help_keys); do
+    for key in $(help_keys $plugin); do
         run vdkit -U - $plugin $key=@ --run true
         echo "$key: $output"
         [ "$status" -eq 1 ]
@@ -59,10 +67,21 @@ manners_help_is_true () {
     done
 }
 
+# --dump-plugin has the keys that the manual names
+manners_dump_plugin () {
+    run vdkit $plugin --dump-plugin
+    [ "$status" -eq 0 ]
+    for key in vdkit_version ${plugin}_capabilities ${plugin}_extensions \
+               ${plugin}_config; do
+        grep "^$key=." <<< "$output"
+    done
+    grep -x 'max_thread_model=parallel' <<< "$output"
+    grep -x "${plugin}_extensions=$plugin" <<< "$output"
+}
+
 # only what nbdkit needs is visible of the module
 manners_symbols () {
-    [ "$(nm -D --defined-only "$module" | awk '$2 ~ /[TDBR]/ {print $3}' |
-             sed 's/@.*//' | grep -v _debug_)" = plugin_init ]
+    [ "$(symbols "$module")" = plugin_init ]
 }
 
 # an unknown parameter is an error
@@ -90,6 +109,28 @@ manners_no_image () {
     truncate -s 1M zeroes.$plugin
     refused "zeroes.$plugin" zeroes.$plugin
     refused "$BATS_TEST_TMPDIR" .
+}
+
+# bad values are errors
+manners_bad_values () {
+    refused 'write=maybe' disk.$plugin write=maybe
+    refused 'lock=on' disk.$plugin lock=on
+    refused 'size=0' disk.$plugin create=$variant size=0
+    refused 'not a UUID' disk.$plugin create=$variant size=1M uuid=1234
+    refused 'contradict' disk.$plugin readonly=true write=require
+    [ ! -e disk.$plugin ]
+}
+
+# manners_needs_create PARAMETER...: create= needs size=, and that, uuid= and
+# these need create=
+manners_needs_create () {
+    refused "create=$variant needs size=" disk.$plugin create=$variant
+    for p in size=1M comment=c uuid=6ecb78ac-0000-4000-8000-000000000001 "$@"
+    do
+        refused "${p%%=*}= can only be used together with create=" \
+                disk.$plugin $p
+    done
+    [ ! -e disk.$plugin ]
 }
 
 # create= refuses a variant that does not exist
