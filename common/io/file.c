@@ -17,6 +17,7 @@
 
 #include "cleanup.h"
 #include "file.h"
+#include "iov.h"
 #include "rounding.h"
 
 enum role { NOBODY, READER, WRITER };
@@ -225,17 +226,6 @@ advance (struct iovec **iov, int *niov, size_t n)
     (*iov)->iov_base = (uint8_t *) (*iov)->iov_base + n;
     (*iov)->iov_len -= n;
   }
-}
-
-static uint64_t
-iov_total (const struct iovec *iov, int niov)
-{
-  uint64_t total = 0;
-  int i;
-
-  for (i = 0; i < niov; ++i)
-    total += iov[i].iov_len;
-  return total;
 }
 
 static int

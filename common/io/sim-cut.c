@@ -191,7 +191,7 @@ cut_file (const struct vd_sim *sim, const struct sim_file *file, size_t n,
 
       if (++sectors[s].seen <= sectors[s].state)
         sim_put (c, from, to - from,
-             rec->kind == SIM_WRITE ? rec->data + (from - offset) : NULL);
+                 rec->kind == SIM_WRITE ? rec->data + (from - offset) : NULL);
     }
   }
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "iov.h"
 #include "rounding.h"
 #include "sim-private.h"
 
@@ -83,17 +84,6 @@ check_end (struct vd_ctx *ctx, struct sim_store *f, const char *what,
                      PRIu64 ": the file ends at %" PRIu64,
                      f->st.name, what, len, offset, size);
   return 0;
-}
-
-static uint64_t
-iov_total (const struct iovec *iov, int niov)
-{
-  uint64_t total = 0;
-  int i;
-
-  for (i = 0; i < niov; ++i)
-    total += iov[i].iov_len;
-  return total;
 }
 
 static int

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "cleanup.h"
+#include "iov.h"
 #include "rounding.h"
 #include "store.h"
 
@@ -49,14 +50,15 @@ check_range (struct vd_ctx *ctx, const struct vd_store *st, const char *what,
   return 0;
 }
 
+/* May the range be changed? */
 static int
-check_writable (struct vd_ctx *ctx, const struct vd_store *st,
-                const char *what)
+check_change (struct vd_ctx *ctx, const struct vd_store *st, const char *what,
+              uint64_t offset, uint64_t len)
 {
   if (!st->writable)
     return vd_error (ctx, EROFS, "%s: %s: the file is open read-only",
                      st->name, what);
-  return 0;
+  return check_range (ctx, st, what, offset, len);
 }
 
 /* Called after the change, so that a sync which clears the flag afterwards
@@ -95,19 +97,6 @@ vd_store_pwrite (struct vd_ctx *ctx, struct vd_store *st,
   return vd_store_pwritev (ctx, st, &iov, 1, offset, flags);
 }
 
-/* Sum of the lengths; saturates, which check_range then refuses. */
-static uint64_t
-iov_total (const struct iovec *iov, int niov)
-{
-  uint64_t total = 0;
-  int i;
-
-  for (i = 0; i < niov; ++i)
-    if (__builtin_add_overflow (total, iov[i].iov_len, &total))
-      return UINT64_MAX;
-  return total;
-}
-
 int
 vd_store_preadv (struct vd_ctx *ctx, struct vd_store *st,
                  struct iovec *iov, int niov, uint64_t offset)
@@ -131,10 +120,7 @@ vd_store_pwritev (struct vd_ctx *ctx, struct vd_store *st,
   uint64_t len = iov_total (iov, niov);
   int r;
 
-  r = check_writable (ctx, st, "write");
-  if (r < 0)
-    return r;
-  r = check_range (ctx, st, "write", offset, len);
+  r = check_change (ctx, st, "write", offset, len);
   if (r < 0)
     return r;
   if (len == 0)
@@ -162,10 +148,7 @@ vd_store_zero (struct vd_ctx *ctx, struct vd_store *st,
   _Atomic bool *never = punch ? &st->no_punch : &st->no_zero;
   int r;
 
-  r = check_writable (ctx, st, "zero");
-  if (r < 0)
-    return r;
-  r = check_range (ctx, st, "zero", offset, len);
+  r = check_change (ctx, st, "zero", offset, len);
   if (r < 0)
     return r;
   if (st->ops->zero == NULL ||
@@ -231,10 +214,7 @@ vd_store_truncate (struct vd_ctx *ctx, struct vd_store *st, uint64_t size)
 {
   int r;
 
-  r = check_writable (ctx, st, "change of size");
-  if (r < 0)
-    return r;
-  r = check_range (ctx, st, "change of size", size, 0);
+  r = check_change (ctx, st, "change of size", size, 0);
   if (r < 0)
     return r;
   r = st->ops->truncate (ctx, st, size);
@@ -249,10 +229,7 @@ vd_store_allocate (struct vd_ctx *ctx, struct vd_store *st,
   uint64_t size;
   int r;
 
-  r = check_writable (ctx, st, "allocation");
-  if (r < 0)
-    return r;
-  r = check_range (ctx, st, "allocation", offset, len);
+  r = check_change (ctx, st, "allocation", offset, len);
   if (r < 0)
     return r;
   if (len == 0)
