@@ -307,7 +307,7 @@ for g in range(12):
 }
 
 @test "seSparse: what is not known, or not finished, is refused" {
-  local row patch pattern
+  local patch pattern
   while IFS=';' read -r patch pattern; do
     rm -f disk*.vmdk
     sesparse grains=0,5 "$patch"
