@@ -140,3 +140,51 @@ END2
   serve -r "$PLUGIN_VMDK" d.vmdk -- 'nbdcopy "$uri" out'
   cmp out shadow
 }
+
+# What is behind a name may change at any moment.  Whatever is served is the
+# image's, and what is not is refused.
+@test "files that change their places while the image is opened" {
+  local i swapper ok=0 wrong=0
+  mkdir images
+  head -c 1M /dev/zero | tr '\0' a >images/a.bin
+  head -c 1M /dev/zero | tr '\0' b >images/b.bin
+  head -c 1M /dev/zero | tr '\0' s >secret
+  ln -s ../secret images/link
+  descriptor custom 'RW 1024 FLAT "a.bin" 0' 'RW 1024 FLAT "b.bin" 1024' \
+    'RW 1024 FLAT "a.bin" 1024'
+  mv d.vmdk images
+  : >go
+  "${PYTHON:-python3}" - <<'END2' 3>&- &
+import itertools, os, time
+os.chdir("images")
+# a becomes b, a link that leads out, or nothing.
+steps = (("a.bin", "t"), ("b.bin", "a.bin"), ("t", "b.bin"),
+         ("a.bin", "t"), ("link", "a.bin"), ("a.bin", "link"), ("t", "a.bin"))
+for old, new in itertools.cycle(steps):
+    os.rename(old, new)
+    time.sleep(0.0003)
+    if old == "t" and new == "a.bin" and not os.path.exists("../go"):
+        break
+END2
+  swapper=$!
+  for i in {1..40}; do
+    rm -f copy
+    if serve "$PLUGIN_VMDK" images/d.vmdk write=require -- \
+      'nbdcopy "$uri" copy' >out 2>&1; then
+      ok=$((ok + 1))
+      # One file, the other, and the first again.
+      grep -Eqx 'aba|bab' <<<"$(tr -s ab <copy)" || wrong=$i
+    elif [ -e copy ]; then
+      # It was opened, and then something failed.
+      wrong=$i
+    fi
+    [ "$wrong" -eq 0 ] || break
+  done
+  rm go
+  wait "$swapper"
+  echo "served $ok times"
+  cat out
+  [ "$wrong" -eq 0 ]
+  serve "$PLUGIN_VMDK" images/d.vmdk write=require -- 'nbdcopy "$uri" copy'
+  assert_match "$(tr -s ab <copy)" '^(aba|bab)$'
+}

@@ -223,6 +223,116 @@ a grain that is too short; stream grains=0,3,515; @$at:8=384 @$((at + 8)):4=9 @$
   assert_match "$output" 'is one extent \(COWD\)'
 }
 
+# sesparse PARAMETERS PATCHES: disk.vmdk, and what it must read as.
+sesparse () {
+  # shellcheck disable=SC2086
+  vmdk_file sesparse disk-sesparse.vmdk $1
+  # shellcheck disable=SC2086
+  [ -z "$2" ] || vmdk_file patch disk-sesparse.vmdk $2
+  printf '%s\n' '# Disk DescriptorFile' version=1 CID=12345678 \
+    parentCID=ffffffff 'createType="seSparse"' \
+    'RW 65536 SESPARSE "disk-sesparse.vmdk"' >disk.vmdk
+  cp disk.vmdk before.vmdk
+  mv disk-sesparse.vmdk.raw disk.vmdk.raw
+}
+
+# What is in an entry, whole: unmapped by the guest (1), zeroes (2), a grain
+# (3), and what no entry can be.
+sesparse_entries='
+import os
+bad = {int(g) for g in os.environ["BAD"].split(",") if g}
+want = open("disk.vmdk.raw", "rb").read()
+for g in range(len(want) // 4096):
+    try:
+        got = h.pread(4096, g * 4096)
+    except nbd.Error as e:
+        assert g in bad, (g, e)
+        assert e.errno == "EIO", e
+    else:
+        assert g not in bad, "%d is served" % g
+        assert got == want[g * 4096:][:4096], g
+'
+
+@test "seSparse: every kind of entry" {
+  local n entries='' BAD=''
+  # 20 to 31 are of the kinds 4 to 15; 40 is of kind 0 and not 0; 41 is a
+  # grain beyond the end of the file.
+  for n in {4..15}; do
+    entries+=,$((n + 16)):0x$(printf %x "$n")000000000000000
+    BAD+=$((n + 16)),
+  done
+  BAD+=40,41
+  export BAD
+  sesparse "grains=8191,0,5,4095,4096 entries=7:0x1000000000000000,8:0x1fff00000000ffff,9:0x2000000000000000,10:0x2000000000000007,40:1,41:0x30000000000ffff0$entries"
+  start_nbdkit vmdk disk.vmdk
+  nbdinfo "$uri" | grep 'is_read_only: true'
+  python_client "$uri" "$sesparse_entries"
+  assert_match "$(cat "$server_log")" 'seSparse extent is only read'
+  assert_match "$(cat "$server_log")" \
+    'grain table entry is of an unknown type \(value 0xf000000000000000|grain table entry is of an unknown type'
+  assert_match "$(cat "$server_log")" 'grain table entry is of type 0 and not 0'
+  # Damage is no hole; unmapped and zero ones are.
+  map_of "$uri" >map
+  python_client "$uri" '
+import os
+bad = {int(g) for g in os.environ["BAD"].split(",") if g}
+kinds = {}
+for line in open("map"):
+    offset, n, kind = map(int, line.split())
+    for g in range(offset // 4096, (offset + n) // 4096):
+        kinds[g] = kind
+assert all(kinds[g] == 0 for g in bad | {0, 5, 4095, 4096, 8191}), kinds
+assert all(kinds[g] & 2 for g in (1, 7, 8, 9, 10, 4000)), kinds
+'
+}
+
+@test "seSparse: unmapped and zero grains hide the parent, unallocated ones do not" {
+  local n
+  sesparse 'grains=5 entries=7:0x1000000000000000,9:0x2000000000000000'
+  "$PYTHON" -c 'print(end="p" * (1 << 25))' >base-flat.vmdk
+  printf '%s\n' '# Disk DescriptorFile' version=1 CID=0000abcd \
+    parentCID=ffffffff 'createType="vmfs"' \
+    'RW 65536 VMFS "base-flat.vmdk"' >base.vmdk
+  sed -i 's/^parentCID=.*/parentCID=abcd\nparentFileNameHint="base.vmdk"/' \
+    disk.vmdk
+  serve vmdk disk.vmdk -- '$NBDSH -u "$uri" -c "
+want = open(\"disk.vmdk.raw\", \"rb\").read()
+for g in range(12):
+    got = h.pread(4096, g * 4096)
+    if g == 5:
+        assert got == want[g * 4096:][:4096]
+    else:
+        assert got == (bytes(4096) if g in (7, 9) else b\"p\" * 4096), g
+"'
+}
+
+@test "seSparse: what is not known, or not finished, is refused" {
+  local patch pattern
+  while IFS=';' read -r patch pattern; do
+    rm -f disk*.vmdk
+    sesparse grains=0,5 "$patch"
+    echo "$patch"
+    run serve -r vmdk disk.vmdk -- 'echo CLIENT RAN'
+    echo "$output"
+    [ "$status" -eq 1 ]
+    assert_match "$output" "disk-sesparse\.vmdk: $pattern"
+  done <<'END'
+@0:8=0xcafebabf;is not an seSparse extent
+@8:8=0x200000002;version is 0x200000002
+@24:8=16;grain size is 0x10
+@32:8=128;grain table size is 0x80
+@40:8=1;flags is 0x1
+@48:8=1;reserved1 is 0x1
+@300:1=1;the header goes on
+@536:8=1;is a dirty seSparse extent
+@512:8=0;the magic of the volatile header
+@80:8=0xfffffff;the volatile header is at sector
+@128:8=0xfffffff;the grain directory is at sector
+@136:8=0;the grain directory has 0 sectors
+@16:8=100;the capacity is 100 sectors
+END
+}
+
 @test "the last grain below 2 TiB is written, the next one has no room" {
   vmdk_file sparse disk.vmdk capacity=131072 grains=
   truncate -s $(((1 << 41) - (1 << 16))) disk.vmdk ||

@@ -135,7 +135,8 @@ vmware_locks () {
   run serve vmdk disk.vmdk write=require -- true
   echo "$output"
   [ "$status" -ne 0 ]
-  ! grep -x 'nbdkit: all is well.*' <<< "$output"
+  [[ $output == *"locked by VMware"* ]]
+  [[ $output != *$'\n'"nbdkit: all is well"* ]]
   [[ $output != *$'\033'* ]]
 }
 

@@ -117,9 +117,9 @@ f.seek(30000); f.write(bytes(513))'
 @test "only the disk that the user names" {
   disk_of_host
   describe fullDevice "RW 32768 FLAT \"$device\" 0"
-  for param in '' raw-disk=/dev/null raw-disk="$PWD/host.raw" \
+  for param in chain=auto raw-disk=/dev/null raw-disk="$PWD/host.raw" \
     allow-paths=/dev strict=true; do
-    run serve -r vmdk disk.vmdk $param -- 'echo CLIENT RAN'
+    run serve -r vmdk disk.vmdk "$param" -- 'echo CLIENT RAN'
     echo "$param: $output"
     [ "$status" -eq 1 ]
     [[ $output != *"CLIENT RAN"* ]]
@@ -130,7 +130,7 @@ f.seek(30000); f.write(bytes(513))'
   disk_of_host
   for order in 'RW RDONLY' 'RDONLY RW'; do
     cp before.raw host.raw
-    partitions ${order% *} ${order#* }
+    partitions "${order% *}" "${order#* }"
     parts >want.raw
     case $order in RW*) rw=$((1 << 20)) ro=$((8 << 20)) at=$((1 << 20)) ;;
       *) rw=$((8 << 20)) ro=$((1 << 20)) at=$((8 << 20)) ;; esac
@@ -233,7 +233,6 @@ h.flush()"'
   disk_of_host
   first=$device
   loop host.raw -o $((16384 * 512)) --sizelimit 4M
-  "$PYTHON" -c '' || true
   describe partitionedDevice "RW 8192 FLAT \"$device\" 0" 'RW 2048 ZERO '
   losetup -d "$first"
   devices=("$device")

@@ -124,6 +124,7 @@ extern int vd_sink_flush (struct vd_ctx *ctx, struct vd_image *image);
 extern int vd_sink_check_read (struct vd_ctx *ctx, struct vd_image *image,
                                uint64_t len, uint64_t offset);
 /* The same for those who do not read.  empty: nothing was written yet. */
-extern bool vd_sink_unfinished (struct vd_image *image, bool *ret_empty);
+extern bool vd_sink_unfinished (const struct vd_image *image,
+                                bool *ret_empty);
 
 #endif /* VDKIT_ENGINE_H */

@@ -84,6 +84,7 @@ extern int vd_image_reopen_write (struct vd_ctx *ctx, struct vd_image *old,
  */
 extern int vd_image_close (struct vd_ctx *ctx, struct vd_image *image);
 
+/* Can it be written (still: a stream cannot once it is complete)? */
 extern bool vd_image_writable (const struct vd_image *image);
 
 /* The known formats, ends with NULL. */

@@ -413,5 +413,8 @@ vd_image_close (struct vd_ctx *ctx, struct vd_image *image)
 bool
 vd_image_writable (const struct vd_image *image)
 {
-  return image->write;
+  bool empty;
+
+  return image->write &&
+    (!image->engine->sink || vd_sink_unfinished (image, &empty));
 }

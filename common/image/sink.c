@@ -495,7 +495,7 @@ vd_sink_check_read (struct vd_ctx *ctx, struct vd_image *image,
 }
 
 bool
-vd_sink_unfinished (struct vd_image *image, bool *ret_empty)
+vd_sink_unfinished (const struct vd_image *image, bool *ret_empty)
 {
   struct vd_sink_state *s = image->engine->sink;
 

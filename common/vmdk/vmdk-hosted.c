@@ -590,14 +590,14 @@ is_inside (struct vd_ctx *ctx, const struct hosted *hs, uint64_t offset,
 }
 
 /* A redundant directory where grains should be: is it one?  Only looked at
- * are its ends.
+ * are its ends.  One entry that is 0 may be what a crash has left.
  */
 static bool
 is_no_directory (struct vd_ctx *ctx, const struct hosted *hs)
 {
   const uint64_t ends[] = { 0, hs->ngts - 1 };
+  unsigned i, missing = 0;
   uint32_t sector, copy;
-  size_t i;
 
   for (i = 0; i < 2; ++i) {
     if (vd_table_get (ctx, hs->gd, ends[i], &sector) < 0 ||
@@ -605,10 +605,11 @@ is_no_directory (struct vd_ctx *ctx, const struct hosted *hs)
       ctx->error = 0;
       return false;
     }
-    if (hosted_table_ok (hs, sector) && !hosted_table_ok (hs, copy))
+    if (copy != 0 && !hosted_table_ok (hs, copy))
       return true;
+    missing += copy == 0 && sector != 0;
   }
-  return false;
+  return missing == 2;
 }
 
 /* A directory that lies in the file may still be in the wrong place: then it
@@ -665,7 +666,10 @@ open_tables (struct vd_ctx *ctx, struct vmdk_extent *x, struct hosted *hs)
   };
   int r;
 
-  if (h->flags & HOSTED_FLAG_REDUNDANT) {
+  /* Directories without entries, of a disk without a byte, stand where they
+   * like: qemu puts both in one place.
+   */
+  if ((h->flags & HOSTED_FLAG_REDUNDANT) && hs->ngts > 0) {
     rgd = h->rgd_offset;
     if (!hosted_directory_fits (h, rgd, file_size) || rgd == gd) {
       bad_directory (ctx, x, hs, "rgdOffset", rgd,

@@ -5,6 +5,7 @@
 vmdk.py sparse FILE [NAME=VALUE...]   a sparse extent, and FILE.raw
 vmdk.py stream FILE [NAME=VALUE...]   a compressed one, and FILE.raw
 vmdk.py cowd FILE [NAME=VALUE...]     an extent of ESX, and FILE.raw
+vmdk.py sesparse FILE [NAME=VALUE...] another, and FILE.raw
 vmdk.py patch FILE [NAME=VALUE...]
 vmdk.py get FILE NAME...
 vmdk.py descriptor FILE OLD NEW       in the text inside, of any length
@@ -254,6 +255,40 @@ def cowd(name, given):
         raw.truncate(capacity * SECTOR)
 
 
+def sesparse(name, given):
+    """capacity=SECTORS, grains=N,N (allocated, in this order),
+    entries=N:VALUE,N:VALUE (as they are in the table)."""
+    capacity = number(given.pop("capacity", "65536"))
+    grains = [int(g) for g in given.pop("grains", "0,5").split(",") if g]
+    entries = [e.split(":") for e in given.pop("entries", "").split(",") if e]
+    ngts = -(-capacity // 32768)
+    gd, gts, first = 16, 64, 64 + 64 * ngts
+    f = File(name, "w+b")
+    f.write(0, struct.pack("<26Q", 0xcafebabe, 0x200000001, capacity, 8, 64,
+                           0, 0, 0, 0, 0, 1, 1, 2, 1, 3, 1, gd, 1,
+                           gts, 64 * ngts, 4, 1, 5, 1, first, 1 << 20))
+    f.write(SECTOR, struct.pack("<4Q", 0xcafecafe, ngts, 0, 0)
+            .ljust(SECTOR, b"\0"))
+    # The tables stand in the other order.
+    for i in range(ngts):
+        f.write(gd * SECTOR + i * 8,
+                struct.pack("<Q", 0x10000000 << 32 | (ngts - 1 - i)))
+
+    def entry(n, value):
+        f.write((gts + (ngts - 1 - n // 4096) * 64) * SECTOR + n % 4096 * 8,
+                struct.pack("<Q", value))
+
+    with open(name + ".raw", "wb") as raw:
+        for i, g in enumerate(grains):
+            entry(g, 3 << 60 | (i & 0xfff) << 48 | i >> 12)
+            f.write((first + i * 8) * SECTOR, content(g, 8 * SECTOR))
+            raw.seek(g * 8 * SECTOR)
+            raw.write(content(g, 8 * SECTOR))
+        raw.truncate(capacity * SECTOR)
+    for n, value in entries:
+        entry(int(n), number(value))
+
+
 def main(argv):
     if len(argv) < 2:
         sys.exit(__doc__)
@@ -268,6 +303,8 @@ def main(argv):
             patch(name, pairs)
         elif command == "cowd":
             cowd(name, dict(pairs))
+        elif command == "sesparse":
+            sesparse(name, dict(pairs))
         else:
             hosted(name, dict(pairs), {"sparse": False, "stream": True}[command])
 

@@ -729,6 +729,51 @@ setup_box (void **state)
   return 0;
 }
 
+/* What is in a folder of the box, and nothing of what is not in the box. */
+static void
+test_first_in (void **state)
+{
+  static const char *const nothing[] = {
+    "missing", "plain", "fifo", "socket", "sub/deep", "link-out",
+    "link-parent", "link-magic", "loop", "..", "../other", "", "a\nb",
+    "/etc", "plain/x",
+  };
+  static const struct vd_policy strict = { .strict = true };
+  struct vd_folder *f = folder (NULL), *gate = folder (&strict);
+  char *name = (char *) "x";
+  size_t i;
+  UNIT_CTX (ctx);
+
+  (void) state;
+  for (i = 0; i < sizeof nothing / sizeof nothing[0]; ++i) {
+    ctx->message[0] = '\0';
+    assert_ok (ctx, vd_folder_first_in (ctx, f, nothing[i], &name));
+    assert_null (name);
+    assert_string_equal (ctx->message, "");
+  }
+  unit_file ("box/sub/deep/one", 1, '1');
+  assert_ok (ctx, vd_folder_first_in (ctx, f, "sub/deep", &name));
+  assert_string_equal (name, "one");
+  free (name);
+  assert_ok (ctx, vd_folder_first_in (ctx, f, "link-folder/deep", &name));
+  assert_string_equal (name, "one");
+  free (name);
+  assert_ok (ctx, vd_folder_first_in (ctx, gate, "sub/deep", &name));
+  assert_null (name);
+  assert_int_equal (unlink (unit_path ("box/sub/deep/one")), 0);
+  vd_folder_close (f);
+  vd_folder_close (gate);
+
+  /* A folder that knows of none. */
+  {
+    static const struct vd_folder_ops ops = { .close = NULL };
+    struct vd_folder none = { .ops = &ops };
+
+    assert_ok (ctx, vd_folder_first_in (ctx, &none, "x", &name));
+    assert_null (name);
+  }
+}
+
 static int
 teardown_box (void **state)
 {
@@ -752,6 +797,7 @@ main (void)
     cmocka_unit_test (test_inherit),
     cmocka_unit_test (test_race),
     cmocka_unit_test (test_sim_folder),
+    cmocka_unit_test (test_first_in),
   };
 
   return cmocka_run_group_tests (tests, setup_box, teardown_box);

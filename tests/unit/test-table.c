@@ -387,6 +387,48 @@ test_write (void **state)
     }
 }
 
+/* As the engine has them, and more than are turned at once: table and copy. */
+static void
+test_write_changes (void **state)
+{
+  enum { MANY = 1500, SHIFT = 16 };
+  struct vd_change changes[MANY];
+  struct vd_store *st = make_store (512, N, 0);
+  struct vd_store *st2 = make_store (1024, N, 100);
+  struct vd_table *t, *copy;
+  uint32_t want[MANY];
+  size_t i;
+  UNIT_CTX (ctx);
+
+  (void) state;
+  assert_ok (ctx, vd_table_new (ctx, st, 512, N, 0, &t));
+  assert_ok (ctx, vd_table_new (ctx, st2, 1024, N, 0, &copy));
+  assert_ok (ctx, vd_table_write_changes (ctx, t, copy, SHIFT, NULL, 0));
+  /* Each block two or three times, the last one counts; also where a piece
+   * of 512 ends between them.  The offset need not be the block's first.
+   */
+  for (i = 0; i < MANY; ++i) {
+    uint64_t index = i / 3 * 7 + (i / 3 % 2);
+
+    changes[i] = (struct vd_change) { (index << SHIFT) + i % 3, i + 1 };
+    assert_ok (ctx, vd_table_set (ctx, t, index, i + 1));
+    want[i] = i / 3 * 3 + 3;
+  }
+  assert_ok (ctx, vd_table_write_changes (ctx, t, copy, SHIFT, changes,
+                                          MANY));
+  for (i = 0; i < MANY; ++i) {
+    assert_int_equal (on_disk (st, 512, changes[i].block >> SHIFT), want[i]);
+    assert_int_equal (on_disk (st2, 1024, changes[i].block >> SHIFT),
+                      want[i]);
+  }
+  assert_int_equal (on_disk (st, 512, 2), value (2));
+  assert_int_equal (on_disk (st2, 1024, 2), value (2));
+  vd_table_free (t);
+  vd_table_free (copy);
+  vd_store_close (st);
+  vd_store_close (st2);
+}
+
 static void
 test_write_refused (void **state)
 {
@@ -584,6 +626,7 @@ main (void)
     cmocka_unit_test (test_eviction),
     cmocka_unit_test (test_dirty),
     cmocka_unit_test (test_write),
+    cmocka_unit_test (test_write_changes),
     cmocka_unit_test (test_write_refused),
     cmocka_unit_test (test_scan),
     cmocka_unit_test (test_threads),
