@@ -60,6 +60,18 @@ assert h.pread(8192, 0) == data[:8192]"
   done
 }
 
+@test "data for a command that wants none" {
+  random_file disk 4194304
+  serve_file disk
+  through_proxy other-tag 3
+  start_nbdkit iscsi "$url" timeout=4
+  python_client "$uri" -c "data = open('disk', 'rb').read()
+h.pwrite(data[:8192], 0)
+for at in range(0, len(data), 65536):
+    assert h.pread(65536, at) == data[at:at + 65536]"
+  kill -0 "$server_pid"
+}
+
 # write_fails DAMAGE ERRNO: one write fails, the next one does not.
 write_fails () {
   truncate -s 4194304 disk
