@@ -225,18 +225,26 @@ assert h.pread(512, 0) == b'3' * 512"
   assert_equal "$(nbdinfo --size "$uri")" 2097152
 }
 
-@test "with the diff filter writes go to the snapshot and never to the LUN" {
-  local filter=$top_builddir/filters/diff/.libs/nbdkit-diff-filter.so
-  [ -e "$filter" ] || skip "no diff filter"
-  random_file disk 8388608
-  cp disk want
-  cp disk untouched
-  random_file new 1000000 9
-  dd if=new of=want conv=notrunc status=none
-  serve_file disk thin_provisioning=1
-  start_nbdkit --filter="$filter" iscsi "$url" diff=snap.vdi diff-create=vdi
-  python_client "$uri" -c "h.pwrite(open('new', 'rb').read(), 0)
+@test "another initiator reserves the LUN: EPERM, until it gives it back" {
+  random_file disk 1048576
+  serve_file disk
+  gcc -o reserve "$lib/iscsi-reserve.c" -liscsi
+  start_nbdkit iscsi "$url" timeout=4
+  python_client "$uri" -c "import subprocess
+h.pwrite(b'1' * 512, 0)
+other = subprocess.Popen(['./reserve', '$url'], stdin=subprocess.PIPE,
+                         stdout=subprocess.PIPE)
+assert other.stdout.readline() == b'reserved\\n'
+for op in (lambda: h.pwrite(b'2' * 512, 0), lambda: h.zero(512, 0)):
+    try:
+        op()
+        raise SystemExit('wrote to a reserved LUN')
+    except nbd.Error as e:
+        assert e.errno == 'EPERM', e.errno
+assert h.pread(512, 0) == b'1' * 512
+other.communicate()
+assert other.returncode == 0
+h.pwrite(b'3' * 512, 0)
 h.flush()"
-  assert_equal "$(hash_of "$uri")" "$(hash_file want)"
-  cmp disk untouched
+  assert_match "$(cat "$server_log")" 'reserv'
 }

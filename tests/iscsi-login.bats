@@ -96,7 +96,8 @@ mutual () {
 @test "parameters that cannot be" {
   local u=iscsi://127.0.0.1/$target_name/1
   fails -- 'where is the target'
-  fails portal=127.0.0.1 -- 'target= is missing.*iscsi-ls'
+  fails portal="127.0.0.1:$(free_port)" -- \
+    'cannot be listed.*refused'
   fails target="$target_name" -- 'where is the target'
   fails "iser://127.0.0.1/$target_name/1" -- 'iSER'
   fails "http://127.0.0.1/" -- 'must be'
@@ -131,5 +132,54 @@ time.sleep(60)' >silent 3>&- &
   local start=$SECONDS
   fails "iscsi://127.0.0.1:$(cat silent)/$target_name/1" timeout=1500ms -- \
     'no answer in time'
+  [ $((SECONDS - start)) -lt 6 ]
+}
+
+@test "without a target those of the portal are listed" {
+  truncate -s 1M disk
+  serve_file disk
+  add_target 2 iqn.2026-01.test:second
+  fails portal="127.0.0.1:$port" -- 'target= is missing'
+  assert_match "$output" "target=$target_name portal=127.0.0.1:$port"
+  assert_match "$output" "target=iqn.2026-01.test:second"
+  fails "iscsi://127.0.0.1:$port" -- "target=$target_name"
+  admin --op unbind --mode target --tid 1 -I ALL
+  admin --op unbind --mode target --tid 2 -I ALL
+  fails portal="127.0.0.1:$port" -- 'none that'
+}
+
+@test "--dump-plugin has the keys that the manual names" {
+  nbdkit_command iscsi --dump-plugin
+  run "${nbdkit[@]}"
+  [ "$status" -eq 0 ]
+  local key
+  for key in vdkit_version iscsi_capabilities iscsi_config \
+             iscsi_max_sessions; do
+    grep "^$key=." <<<"$output"
+    grep "=item C<$key=>" "$top_srcdir/plugins/iscsi/nbdkit-iscsi-plugin.pod"
+  done
+  grep -x 'max_thread_model=parallel' <<<"$output"
+  grep -x 'iscsi_extensions=' <<<"$output"
+}
+
+# redirect_to PORT [TIMES]: a portal that sends its guests there; sets url.
+redirect_to () {
+  "$PYTHON" "$lib/iscsi-redirect.py" "$1" >redirect 2>redirect.err 3>&- &
+  target_pids+=($!)
+  wait_for test -s redirect
+  url=iscsi://127.0.0.1:$(cat redirect)/$target_name/1
+}
+
+@test "a portal that redirects is followed" {
+  random_file disk 1048576
+  serve_file disk
+  redirect_to "$port"
+  assert_equal "$(hash_served iscsi "$url" timeout=4)" "$(hash_file disk)"
+}
+
+@test "a portal that redirects to itself: an error in time" {
+  redirect_to self
+  local start=$SECONDS
+  fails "$url" timeout=1500ms -- 'too many tries'
   [ $((SECONDS - start)) -lt 6 ]
 }

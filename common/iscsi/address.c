@@ -13,8 +13,7 @@
 #include "cleanup.h"
 #include "escape.h"
 
-/* RFC 3720: 223 bytes for names.  libiscsi cuts everything at 255. */
-#define NAME_MAX_BYTES 223
+/* libiscsi cuts everything at 255. */
 #define TEXT_MAX_BYTES 255
 
 static int
@@ -151,7 +150,7 @@ vd_iscsi_parse_portal (struct vd_ctx *ctx, const char *text,
   }
   if (end == host)
     return vd_error (ctx, EINVAL, "portal: there is no host");
-  if (end - host > NAME_MAX_BYTES)
+  if (end - host > VD_ISCSI_NAME_MAX)
     return vd_error (ctx, EINVAL, "portal: the host name is too long");
   for (p = host; p < end; p++)
     if (!isgraph ((unsigned char) *p) || strchr ("/?#@[]", *p))
@@ -294,9 +293,9 @@ check_name (struct vd_ctx *ctx, const char *key, const char *name)
   char shown[120];
 
   vd_escape (name, strlen (name), shown, sizeof shown);
-  if (strlen (name) > NAME_MAX_BYTES)
+  if (strlen (name) > VD_ISCSI_NAME_MAX)
     return vd_error (ctx, EINVAL, "%s: the name is longer than %d bytes",
-                     key, NAME_MAX_BYTES);
+                     key, VD_ISCSI_NAME_MAX);
   if (strncasecmp (name, "iqn.", 4) != 0 && strncasecmp (name, "eui.", 4) != 0
       && strncasecmp (name, "naa.", 4) != 0)
     return vd_error (ctx, EINVAL, "%s: '%s' does not start with iqn., eui. or "
@@ -330,17 +329,12 @@ check_account (struct vd_ctx *ctx, const char *key, const char *user,
 int
 vd_iscsi_check_address (struct vd_ctx *ctx, const struct vd_iscsi_address *a)
 {
-  int r;
+  int r = 0;
 
   if (a->host == NULL)
     return vd_error (ctx, EINVAL, "where is the target? give "
                      "iscsi://HOST/TARGET/LUN, or portal=HOST");
-  if (a->target == NULL || *a->target == '\0')
-    return vd_error (ctx, EINVAL, "target= is missing; \"iscsi-ls -s "
-                     "iscsi://%s%s%s/\" lists what there is", a->host,
-                     a->port ? ":" : "", a->port ? a->port : "");
-  r = check_name (ctx, "target", a->target);
-  if (r == 0 && a->initiator)
+  if (a->initiator)
     r = check_name (ctx, "initiator-name", a->initiator);
   if (r == 0)
     r = check_account (ctx, "", a->user, a->password);
@@ -349,7 +343,13 @@ vd_iscsi_check_address (struct vd_ctx *ctx, const struct vd_iscsi_address *a)
   if (r == 0 && a->target_user && !a->user)
     r = vd_error (ctx, EINVAL, "target-user= needs user= too: a target proves "
                   "itself only to who has done so");
-  return r;
+  if (r < 0)
+    return r;
+  if (a->target == NULL || *a->target == '\0')
+    return vd_error (ctx, ENOENT, "target= is missing; \"iscsi-ls -s "
+                     "iscsi://%s%s%s/\" lists what there is", a->host,
+                     a->port ? ":" : "", a->port ? a->port : "");
+  return check_name (ctx, "target", a->target);
 }
 
 /* ---- the rest ---------------------------------------------------------- */

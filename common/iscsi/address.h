@@ -13,6 +13,8 @@
 
 #include "ctx.h"
 
+#define VD_ISCSI_NAME_MAX 223   /* bytes; RFC 3720, 3.2.6.1 */
+
 enum vd_iscsi_digest {
   VD_ISCSI_DIGEST_NONE,
   VD_ISCSI_DIGEST_NONE_CRC32C,  /* prefer none */
@@ -59,7 +61,8 @@ extern int vd_iscsi_parse_digest (struct vd_ctx *ctx, const char *text,
                                   enum vd_iscsi_digest *ret);
 
 /* The checks that need all of it: names present, well-formed and not too
- * long, user with password.
+ * long, user with password.  -EINVAL; -ENOENT if all is well but that there is
+ * no target.
  */
 extern int vd_iscsi_check_address (struct vd_ctx *ctx,
                                    const struct vd_iscsi_address *a);

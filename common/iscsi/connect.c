@@ -191,8 +191,9 @@ make_context (const struct vd_iscsi_connect *c)
    * session.
    */
   if (iscsi_set_isid_random (ctx, c->isid, c->index) != 0
-      || iscsi_set_targetname (ctx, a->target) != 0
-      || iscsi_set_session_type (ctx, ISCSI_SESSION_NORMAL) != 0
+      || (!c->discovery && iscsi_set_targetname (ctx, a->target) != 0)
+      || iscsi_set_session_type (ctx, c->discovery ? ISCSI_SESSION_DISCOVERY
+                                 : ISCSI_SESSION_NORMAL) != 0
       || iscsi_set_header_digest (ctx, digests[a->digest]) != 0
       || (a->user && iscsi_set_initiator_username_pwd (ctx, a->user,
                                                        a->password) != 0)
@@ -241,6 +242,25 @@ check_block_size (struct iscsi_context *ctx, const struct vd_iscsi_connect *c,
   return r;
 }
 
+/* There is no LUN to ask in a discovery session, so this is TCP and login only.
+ */
+static int
+log_in_to_discover (struct iscsi_context *ctx,
+                    const struct vd_iscsi_connect *c, const char *portal,
+                    int64_t deadline, struct step *step)
+{
+  int r = -EIO;
+
+  if (iscsi_connect_async (ctx, portal, step_done, step) == 0)
+    r = drive (ctx, step, deadline, c->tick, c->opaque);
+  if (r < 0 || step->status != SCSI_STATUS_GOOD)
+    return r;
+  *step = (struct step) { 0 };
+  if (iscsi_login_async (ctx, step_done, step) != 0)
+    return -EIO;
+  return drive (ctx, step, deadline, c->tick, c->opaque);
+}
+
 static struct iscsi_context *
 connect_to (const struct vd_iscsi_connect *c, const char *portal,
             int64_t deadline, int *ret_r, char *why, size_t size)
@@ -255,8 +275,10 @@ connect_to (const struct vd_iscsi_connect *c, const char *portal,
     return NULL;
   }
   r = -EIO;
-  if (iscsi_full_connect_async (ctx, portal, c->settings->address.lun,
-                                step_done, &step) == 0)
+  if (c->discovery)
+    r = log_in_to_discover (ctx, c, portal, deadline, &step);
+  else if (iscsi_full_connect_async (ctx, portal, c->settings->address.lun,
+                                     step_done, &step) == 0)
     r = drive (ctx, &step, deadline, c->tick, c->opaque);
   if (r == 0 && step.status != SCSI_STATUS_GOOD)
     r = -EIO;
@@ -330,4 +352,63 @@ vd_iscsi_disconnect (struct iscsi_context *ctx, unsigned ms)
   if (iscsi_logout_async (ctx, step_done, &step) == 0)
     drive (ctx, &step, vd_iscsi_now () + ms, NULL, NULL);
   iscsi_destroy_context (ctx);
+}
+
+/* ---- which targets are there -------------------------------------------- */
+
+struct found {
+  struct step step;
+  void (*fn) (void *opaque, const char *target, const char *portal);
+  void *opaque;
+};
+
+static void
+discovery_done (struct iscsi_context *ctx, int status, void *data,
+                void *opaque)
+{
+  struct found *found = opaque;
+  const struct iscsi_discovery_address *a;
+  const struct iscsi_target_portal *p;
+
+  step_done (ctx, status, data, &found->step);
+  if (status != SCSI_STATUS_GOOD)
+    return;
+  for (a = data; a; a = a->next)
+    for (p = a->portals; p; p = p->next) {
+      char target[VD_ISCSI_NAME_MAX * 4 + 1], portal[300];
+
+      vd_escape (a->target_name, strlen (a->target_name), target,
+                 sizeof target);
+      vd_escape (p->portal, strlen (p->portal), portal, sizeof portal);
+      found->fn (found->opaque, target, portal);
+    }
+}
+
+int
+vd_iscsi_discover (struct vd_ctx *ctx, const struct vd_iscsi_settings *settings,
+                   void (*fn) (void *opaque, const char *target,
+                               const char *portal), void *opaque)
+{
+  const struct vd_iscsi_connect how = {
+    .settings = settings, .discovery = true,
+    .deadline = vd_iscsi_now () + settings->timeout_ms,
+  };
+  struct found found = { .fn = fn, .opaque = opaque };
+  char why[512] = "";
+  struct iscsi_context *iscsi = vd_iscsi_connect (&how, why, sizeof why);
+  int r = -EIO;
+
+  if (iscsi == NULL)
+    return vd_error (ctx, EIO, "the targets of %s cannot be listed: %s",
+                     settings->address.host, why);
+  if (iscsi_discovery_async (iscsi, discovery_done, &found) == 0)
+    r = drive (iscsi, &found.step, how.deadline, NULL, NULL);
+  if (r == 0 && found.step.status == SCSI_STATUS_GOOD) {
+    vd_iscsi_disconnect (iscsi, 500);
+    return 0;
+  }
+  explain (iscsi, settings->address.host, r, &found.step, why, sizeof why);
+  iscsi_destroy_context (iscsi);
+  return vd_error (ctx, EIO, "the targets of %s cannot be listed: %s",
+                   settings->address.host, why);
 }

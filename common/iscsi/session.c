@@ -415,7 +415,10 @@ appoint (struct vd_iscsi_session *s)
 
   if (s->has_lead || s->ctx == NULL)
     return NULL;
-  for (c = s->flying.first; c; c = c->next)
+  /* The one that came last: he will have to wait longest, and every change of
+   * the leader wakes somebody.
+   */
+  for (c = s->flying.last; c; c = c->prev)
     if (c->group->pending > 0) {
       s->has_lead = true;
       return &c->group->word;

@@ -16,6 +16,7 @@
 #include <nbdkit-plugin.h>
 
 #include "cleanup.h"
+#include "connect.h"
 #include "disk.h"
 #include "lun.h"
 
@@ -225,7 +226,10 @@ iscsi_config_complete (void)
   }
   if (target && replace (&a->target, target) == -1)
     return -1;
-  if (vd_iscsi_check_address (&ctx, a) < 0) {
+  r = vd_iscsi_check_address (&ctx, a);
+  if (r == -ENOENT)             /* list_targets will say so */
+    return 0;
+  if (r < 0) {
     nbdkit_error ("%s", ctx.message);
     return -1;
   }
@@ -251,14 +255,62 @@ iscsi_config_complete (void)
   "write-split=SIZE          Largest single write (1M).\n"                    \
   "sessions=N                Log in so many times (1)."
 
+/* Capabilities and keys are those of VirtualBox's back end. */
 static void
 iscsi_dump_plugin (void)
 {
   printf ("vdkit_version=%s\n", PACKAGE_VERSION);
+  printf ("iscsi_capabilities=async,config,tcpnet\n");
+  printf ("iscsi_extensions=\n");
+  printf ("iscsi_config=TargetName=,LUN=0,TargetAddress=,InitiatorName=,"
+          "InitiatorUsername=,InitiatorSecret=,TargetUsername=,TargetSecret=,"
+          "WriteSplit=262144,Timeout=10000,HostIPStack=1,"
+          "DumpMalformedPackets=0\n");
   printf ("iscsi_max_sessions=%d\n", VD_LUN_MAX_SESSIONS);
 }
 
 /* ---- life ---------------------------------------------------------------- */
+
+static void
+list_target (void *opaque, const char *name, const char *address)
+{
+  unsigned *n = opaque;
+
+  nbdkit_error ("  target=%s portal=%s", name, address);
+  ++*n;
+}
+
+/* No target was given: say which there are, and fail. */
+static int
+list_targets (void)
+{
+  struct vd_iscsi_settings settings = {
+    .address = how.address, .timeout_ms = how.timeout_ms,
+    .log_level = how.log_level, .lib_log = how.lib_log,
+  };
+  char *initiator = NULL;
+  unsigned n = 0;
+  struct vd_ctx ctx;
+  int r;
+
+  vd_ctx_init (&ctx, log_line);
+  if (settings.address.initiator == NULL) {
+    settings.address.initiator = initiator = vd_iscsi_default_initiator ();
+    if (initiator == NULL) {
+      nbdkit_error ("no memory for a name");
+      return -1;
+    }
+  }
+  nbdkit_error ("target= is missing; these are at %s:", how.address.host);
+  r = vd_iscsi_discover (&ctx, &settings, list_target, &n);
+  free (initiator);
+  if (r < 0)
+    disk_report (&ctx, r);
+  else if (n == 0)
+    nbdkit_error ("  none that %s may see", how.address.initiator
+                  ? how.address.initiator : "this initiator");
+  return -1;
+}
 
 /* Log in and out: what is wrong is said while there is a terminal.  nbdkit may
  * fork after this, which no thread survives.
@@ -271,6 +323,8 @@ iscsi_get_ready (void)
   int r;
 
   how.log_level = iscsi_debug_log;
+  if (how.address.target == NULL || *how.address.target == '\0')
+    return list_targets ();
   vd_ctx_init (&ctx, log_line);
   r = vd_lun_open (&ctx, &how, &st);
   if (r < 0) {

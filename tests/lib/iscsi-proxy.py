@@ -4,8 +4,11 @@
 
 usage: iscsi-proxy.py TARGET-PORT DAMAGE [N [COUNT]]
 
-Prints its port.  DAMAGE (below) is done to the N-th answer that has data or a
-status of a READ, and to COUNT of them; after that all goes through untouched.
+Prints its port.  DAMAGE (below) is done to the N-th answer, and to COUNT of
+them; after that all goes through untouched.  Answers are data of a READ, a
+page or more; with DAMAGE "write-..." the end of a WRITE, with "map-..." the
+answer to GET LBA STATUS.  Every SCSI command that comes by is noted in the
+file "commands", one number (hexadecimal) a line.
 """
 import socket
 import struct
@@ -14,6 +17,19 @@ import threading
 import time
 
 DATA_IN, RESPONSE, REJECT, ASYNC = 0x25, 0x21, 0x3f, 0x32
+NOP_OUT, COMMAND = 0x00, 0x01
+READS, WRITES, MAPS = (0x28, 0x88), (0x2a, 0x8a), (0x9e12,)
+
+# Flags (overflow 4, underflow 2) and count.
+RESIDUALS = {
+    'underflow': (2, 512),
+    'underflow-zero': (2, 0),
+    'underflow-huge': (2, 0xffffffff),
+    'overflow': (4, 512),
+    'write-underflow': (2, 512),
+    'write-overflow': (4, 0xffffffff),
+}
+tags = {}                       # of the last ping and the last write
 
 
 def set_status(h, status):
@@ -64,9 +80,10 @@ def damage(kind, h, data):
         return bytes(a) + whole
     elif kind == 'status':
         return bytes(set_status(h, 0x99))
-    elif kind == 'underflow':
-        h[1] |= 0x02
-        h[44:48] = struct.pack('>I', 512)
+    elif kind in RESIDUALS:
+        flag, count = RESIDUALS[kind]
+        h[1] = h[1] & ~0x06 | flag
+        h[44:48] = struct.pack('>I', count)
     elif kind == 'cut':
         return whole[:len(whole) // 2], None
     elif kind == 'close':
@@ -87,6 +104,34 @@ def damage(kind, h, data):
         return with_sense(h, sense(3, 0x1100, 252))
     elif kind == 'stall':
         time.sleep(6)
+    elif kind == 'ping-tag':
+        # Data for a command that is none: the ping that is on its way.
+        h[16:20] = tags.get('ping', b'\0\0\0\7')
+    elif kind == 'other-tag':
+        # Data for a command that wants none.
+        h[16:20] = tags.get('write', b'\0\0\0\7')
+    elif kind == 'write-full':
+        return with_sense(h, sense(7, 0x2707))
+    elif kind == 'write-conflict':
+        return bytes(set_status(h, 0x18))
+    elif kind == 'map-length':
+        return bytes(h) + b'\xff\xff\xff\xf0' + data[4:]
+    elif kind == 'map-long':
+        # More than was asked for.
+        data += data[8:24] * 4096
+        h[5:8] = len(data).to_bytes(3, 'big')
+        data = (len(data) - 4).to_bytes(4, 'big') + data[4:]
+    elif kind == 'map-short':
+        h[5:8] = (4).to_bytes(3, 'big')
+        data = data[:4]
+    elif kind == 'map-elsewhere':
+        return bytes(h) + data[:8] + b'\0\0\0\0\x7f\0\0\0' + data[16:]
+    elif kind == 'map-empty':
+        return bytes(h) + data[:16] + b'\0\0\0\0' + data[20:]
+    elif kind == 'map-refused':
+        return with_sense(h, sense(5, 0x2000))
+    elif kind == 'none':
+        pass
     else:
         raise SystemExit('no such damage: ' + kind)
     return bytes(h) + data
@@ -121,14 +166,26 @@ def unlucky():
         return first <= seen < first + count
 
 
-def from_target(target, client):
+def pdu(sock):
+    h = bytearray(read(sock, 48))
+    length = int.from_bytes(h[5:8], 'big')
+    return h, read(sock, h[4] * 4 + length + -length % 4)
+
+
+def to_be_damaged(h, data, commands):
+    kind, command = h[0] & 0x3f, commands.get(bytes(h[16:20]))
+    if what.startswith('write-'):
+        return kind == RESPONSE and command in WRITES
+    if what.startswith('map-'):
+        return kind == DATA_IN and command in MAPS
+    return kind == DATA_IN and command in READS and len(data) >= 4096
+
+
+def from_target(target, client, commands):
     try:
         while True:
-            h = bytearray(read(target, 48))
-            length = int.from_bytes(h[5:8], 'big')
-            data = read(target, h[4] * 4 + length + -length % 4)
-            # Data of more than a page's worth of answers about the LUN.
-            if h[0] & 0x3f == DATA_IN and length >= 4096 and unlucky():
+            h, data = pdu(target)
+            if to_be_damaged(h, data, commands) and unlucky():
                 out = damage(what, h, data)
                 if out is None:
                     break
@@ -143,21 +200,31 @@ def from_target(target, client):
     shut(target, client)
 
 
-def from_client(client, target):
+def from_client(client, target, commands, log):
     try:
         while True:
-            data = client.recv(65536)
-            if not data:
-                break
-            target.sendall(data)
-    except OSError:
+            h, data = pdu(client)
+            if h[0] & 0x3f == COMMAND:
+                number = h[32]
+                if number == 0x9e:
+                    number = number << 8 | h[33] & 31
+                commands[bytes(h[16:20])] = number
+                log.write('%x\n' % number)
+                log.flush()
+                if number in WRITES:
+                    tags['write'] = bytes(h[16:20])
+            elif h[0] & 0x3f == NOP_OUT:
+                tags['ping'] = bytes(h[16:20])
+            target.sendall(bytes(h) + data)
+    except (EOFError, OSError):
         pass
-    shut(target, client)
+    shut(client, target)
 
 
 port, what = int(sys.argv[1]), sys.argv[2]
 first = int(sys.argv[3]) if len(sys.argv) > 3 else 1
 count = int(sys.argv[4]) if len(sys.argv) > 4 else 1
+log = open('commands', 'a')
 server = socket.create_server(('127.0.0.1', 0))
 print(server.getsockname()[1], flush=True)
 while True:
@@ -165,5 +232,7 @@ while True:
     b = socket.create_connection(('127.0.0.1', port))
     for s in (a, b):
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    threading.Thread(target=from_target, args=(b, a), daemon=True).start()
-    threading.Thread(target=from_client, args=(a, b), daemon=True).start()
+    commands = {}               # what a task tag stands for
+    for args in ((from_target, b, a, commands),
+                 (from_client, a, b, commands, log)):
+        threading.Thread(target=args[0], args=args[1:], daemon=True).start()

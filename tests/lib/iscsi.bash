@@ -92,6 +92,24 @@ serve_file () {
   url=iscsi://127.0.0.1:$port/$target_name/1
 }
 
+# through_proxy DAMAGE...: to the target through iscsi-proxy.py, whose record of
+# commands is in the file "commands".
+through_proxy () {
+  rm -f proxy
+  "$PYTHON" "$lib/iscsi-proxy.py" "$port" "$@" >proxy 2>proxy.err 3>&- &
+  target_pids+=($!)
+  wait_for test -s proxy
+  url=iscsi://127.0.0.1:$(cat proxy)/$target_name/1
+}
+
+# new_target: once more in the same test, with nothing left of before.
+new_target () {
+  stop_nbdkit
+  iscsi_teardown
+  unset port
+  rm -f disk proxy commands
+}
+
 kill_tgtd () {
   kill -KILL "$tgtd_pid"
   wait "$tgtd_pid" 2>/dev/null || true
