@@ -512,6 +512,7 @@ diff_get_ready (int thread_model)
     return 0;
   ready = true;
   disk_survive_file_size_limit ();
+  disk_allow_many_files ();
   if (params.create && !under_the_top ()) {
     if (access (params.files[0], F_OK) == 0) {
       nbdkit_error ("%s: exists already; diff-create= makes a new image",
