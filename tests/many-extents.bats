@@ -60,6 +60,17 @@ assert not bad, bad
   [ "$(open_files)" -lt 300 ]
 }
 
+@test "1024 files stay open where that many may be" {
+  [ "$(ulimit -Hn)" = unlimited ] || [ "$(ulimit -Hn)" -ge 4096 ] ||
+    skip "few file descriptors here"
+  make_many 1024
+  # The limit that most users have; nbdkit may raise it.
+  ulimit -Sn 1024
+  start_nbdkit -r vmdk disk.vmdk
+  assert_equal "$(hash_of "$uri")" "$(hash_file disk.raw)" content
+  [ "$(open_files)" -ge 1024 ]
+}
+
 @test "ZERO extents are holes in the map, and FLAT ones are not" {
   make_many 64
   start_nbdkit -r vmdk disk.vmdk

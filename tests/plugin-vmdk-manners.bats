@@ -81,7 +81,23 @@ variant=sparse
 }
 
 @test "create= needs size=, and size= and the like need create=" {
-    manners_needs_create adapter=ide hw-version=4
+    manners_needs_create adapter=ide hw-version=4 force=true
+}
+
+@test "force=true makes a sparse disk of more than 2 TiB" {
+    refused 'force.*must not become full' disk.vmdk create=sparse size=3T
+    [ ! -e disk.vmdk ]
+    refused 'perhaps' disk.vmdk create=sparse size=3T force=perhaps
+    serve vmdk disk.vmdk create=sparse size=3T force=true -- '$NBDSH -u "$uri" -c "
+h.pwrite(b\"end.\" * 128, 3 * 2**40 - 512)
+h.flush()
+"'
+    serve -r vmdk disk.vmdk -- '$NBDSH -u "$uri" -c "
+assert h.get_size() == 3 * 2**40
+assert h.pread(1024, 3 * 2**40 - 1024) == bytes(512) + b\"end.\" * 128
+"'
+    # What others make of it.
+    qemu-img info -U --output=json disk.vmdk | grep -F '"virtual-size": 3298534883328'
 }
 
 # created VARIANT TYPE FILES...: what create=VARIANT makes of 5 MiB.

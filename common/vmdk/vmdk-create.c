@@ -359,7 +359,9 @@ create_single (struct vd_ctx *ctx, struct vd_store *store, const char *name,
 
   /* A complete stream without grains; the writer takes its end away before
    * it stores the first one, and readers refuse the file until the writer has
-   * completed it again (vmdk-format 6.4).
+   * completed it again (vmdk-format 6.4).  The grains begin right behind the
+   * descriptor, and not at a multiple of their size as in VirtualBox's: open-
+   * vmdk, VMware's own, does the same.
    */
   if (p->sectors % GRAIN_SECTORS != 0)
     vd_warning (ctx, "%s: size is %" PRIu64 ", no multiple of %d: qemu will "
@@ -374,7 +376,7 @@ create_single (struct vd_ctx *ctx, struct vd_store *store, const char *name,
     .descriptor_size = DESCRIPTOR_SECTORS,
     .gtes = 512,
     .gd_offset = HOSTED_GD_AT_END,
-    .overhead = GRAIN_SECTORS,
+    .overhead = 1 + DESCRIPTOR_SECTORS,
     .compression = 1,
   };
   r = vd_store_truncate (ctx, store, h.overhead * VMDK_SECTOR);

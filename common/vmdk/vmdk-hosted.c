@@ -364,24 +364,22 @@ tables_in_hole (struct vd_ctx *ctx, const struct hosted *hs, uint32_t sector)
   return hole ? (end - offset) / hs->gt_bytes : 0;
 }
 
-/* The number of tables from this one on that hold nothing, as they and their
- * copies stand in a row in a hole: those of a big disk, which take long to
- * read.  Not while entries may wait in memory.
+/* The number of tables from this one on, at most max, that stand in a row in a
+ * hole, they and their copies.
  */
 static uint64_t
-skip_tables (struct vd_ctx *ctx, struct hosted *hs, uint64_t piece)
+tables_in_holes (struct vd_ctx *ctx, struct hosted *hs, uint64_t piece,
+                 uint64_t max)
 {
   uint32_t n = hosted_gt_sectors (&hs->h), first, copy = 0, e;
-  uint64_t max, i;
+  uint64_t i;
 
-  if (hs->w)
-    return 0;
   if (vd_table_get (ctx, hs->gd, piece, &first) < 0 ||
       (hs->rgd && vd_table_get (ctx, hs->rgd, piece, &copy) < 0))
     goto fail;
   if (!hosted_table_ok (hs, first) || (hs->rgd && !hosted_table_ok (hs, copy)))
     return 0;
-  max = min_u64 (hs->ngts - piece, MAX_ABSENT);
+  max = min_u64 (max, min_u64 (hs->ngts - piece, MAX_ABSENT));
   max = min_u64 (max, tables_in_hole (ctx, hs, first));
   if (hs->rgd && max > 0)
     max = min_u64 (max, tables_in_hole (ctx, hs, copy));
@@ -401,6 +399,50 @@ skip_tables (struct vd_ctx *ctx, struct hosted *hs, uint64_t piece)
  fail:
   ctx->error = 0;
   return 0;
+}
+
+/* Are the entries from this one on, to the end of its table, all 0? */
+static int
+rest_is_empty (struct vd_ctx *ctx, struct hosted *hs, uint64_t entry,
+               bool *ret)
+{
+  uint32_t i, n = hs->h.gtes - entry % hs->h.gtes;
+  struct vd_table_pin pin;
+  int r;
+
+  r = vd_table_pin (ctx, hs->gt, entry, &pin);
+  if (r < 0)
+    return r;
+  for (i = 0; i < n && i < pin.count && vd_table_entry (&pin, i) == 0; ++i)
+    ;
+  *ret = i == n || i == pin.count;
+  vd_table_unpin (hs->gt, &pin);
+  return 0;
+}
+
+/* The number of tables for these bytes, from the first on, that hold nothing,
+ * as they and their copies stand in a row in a hole: those of a big disk,
+ * which take long to read.  Not while entries may wait in memory.
+ *
+ * The first table is read, as asking for the end of data that is no hole may
+ * look at all the rest of the file (tmpfs).
+ */
+static int
+skip_tables (struct vd_ctx *ctx, struct hosted *hs, uint64_t offset,
+             uint64_t len, uint64_t *ret)
+{
+  uint64_t piece = offset >> hs->table_shift;
+  uint64_t max = ((offset + len - 1) >> hs->table_shift) - piece + 1;
+  bool empty;
+  int r;
+
+  *ret = 0;
+  if (hs->w || is_compressed (hs))
+    return 0;
+  r = rest_is_empty (ctx, hs, offset >> hs->grain_shift, &empty);
+  if (r == 0 && empty)
+    *ret = tables_in_holes (ctx, hs, piece, max);
+  return r;
 }
 
 static int
@@ -429,7 +471,9 @@ hosted_locate (struct vd_ctx *ctx, struct vmdk_extent *x,
     skip = 1;
     if (state == HOSTED_TABLE_PRESENT && what == VD_LOCATE_MAP &&
         (run.length == 0 || run.kind == VD_RUN_PARENT)) {
-      skip = skip_tables (ctx, hs, piece);
+      r = skip_tables (ctx, hs, at, len - run.length, &skip);
+      if (r < 0)
+        break;
       if (skip > 0) {
         state = HOSTED_TABLE_ABSENT;
         n = min_u64 (len - run.length,

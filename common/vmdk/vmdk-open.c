@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/resource.h>
 
 #include "byteorder.h"
 #include "cleanup.h"
@@ -31,9 +32,23 @@
 #define FLAT_BLOCK (1024 * 1024)
 
 /* With more read-only files than this, they are opened when they are read,
- * and so many at a time.
+ * and so many at a time: opening costs several times what reading does.  A
+ * part of what the process may have, as there are other images in a chain and
+ * clients.
  */
-#define MAX_OPEN_FILES 256
+#define MIN_OPEN_FILES 64
+#define MAX_OPEN_FILES 2048
+
+static unsigned
+max_open_files (void)
+{
+  struct rlimit limit;
+
+  if (getrlimit (RLIMIT_NOFILE, &limit) == -1)
+    return MIN_OPEN_FILES;
+  return min_u64 (max_u64 (limit.rlim_cur / 4, MIN_OPEN_FILES),
+                  MAX_OPEN_FILES);
+}
 
 /* ---- finding the descriptor ------------------------------------------- */
 
@@ -274,9 +289,9 @@ open_file (struct vd_ctx *ctx, struct vd_image *image,
     if (r < 0)
       return r;
   }
-  if (!f->any && fs->n > MAX_OPEN_FILES) {
+  if (!f->any && fs->n > max_open_files ()) {
     if (!vmdk->lazy) {
-      r = vd_lazy_new (ctx, image->folder, MAX_OPEN_FILES, &vmdk->lazy);
+      r = vd_lazy_new (ctx, image->folder, max_open_files (), &vmdk->lazy);
       if (r < 0)
         return r;
     }

@@ -235,6 +235,7 @@ stack_get_ready (struct stack *s)
     return 0;
   s->ready = true;
   disk_survive_file_size_limit ();
+  disk_allow_many_files ();
   s->pool = vd_owner_pool_new (VD_OWNER_PAGES);
   if (!s->pool) {
     nbdkit_error ("calloc: %m");

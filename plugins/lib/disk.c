@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -17,6 +18,9 @@
 
 #include "cleanup.h"
 #include "disk.h"
+
+/* Open files; more are of no use to one image (max_open_files). */
+#define MANY_FILES 8192
 
 /* ---- messages --------------------------------------------------------- */
 
@@ -88,6 +92,18 @@ disk_survive_file_size_limit (void)
 
   if (sigaction (SIGXFSZ, NULL, &old) == 0 && old.sa_handler == SIG_DFL)
     sigaction (SIGXFSZ, &sa, NULL);
+}
+
+void
+disk_allow_many_files (void)
+{
+  struct rlimit limit;
+
+  if (getrlimit (RLIMIT_NOFILE, &limit) == 0 &&
+      limit.rlim_cur < MANY_FILES && limit.rlim_cur < limit.rlim_max) {
+    limit.rlim_cur = limit.rlim_max < MANY_FILES ? limit.rlim_max : MANY_FILES;
+    setrlimit (RLIMIT_NOFILE, &limit);
+  }
 }
 
 /* Make the topmost image writable for all connections if that is not settled

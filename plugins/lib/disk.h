@@ -51,6 +51,11 @@ extern void disk_report (const struct vd_ctx *ctx, int r);
  */
 extern void disk_survive_file_size_limit (void);
 
+/* Descriptors name thousands of files, and the usual limit for a process is
+ * 1024: raise it as far as may be.  What cannot be is no error.
+ */
+extern void disk_allow_many_files (void);
+
 /* A connection that may write: 1 if it can (then disk_remove_writer must
  * follow), 0 if the disk is read-only, -1 on error.
  */

@@ -72,8 +72,6 @@ config_blocks (struct params *p, const char *key, const char *value)
     return set_size (&p->how.block_size, key, value);
   if (strcmp (key, "data-alignment") == 0)
     return set_size (&p->how.alignment, key, value);
-  if (strcmp (key, "force") == 0)
-    return taken (parse_bool (&p->how.force, value));
   return 0;
 }
 
@@ -88,6 +86,8 @@ config_create (struct params *p, const char *key, const char *value)
     p->how.comment = value;
     return 1;
   }
+  if (strcmp (key, "force") == 0)
+    return taken (parse_bool (&p->how.force, value));
   if (strcmp (key, "uuid") == 0) {
     /* A null UUID would mean "choose one" to the core. */
     if (!vd_uuid_parse (value, &p->how.link.uuid)

@@ -83,13 +83,13 @@ extern void params_free (struct params *p);
   "                          Make a new image and serve it.\n"                \
   "size=SIZE                 With create=: size of the disk (required).\n"    \
   "comment=TEXT              With create=: text to store in the image.\n"     \
-  "uuid=UUID                 With create=: UUID of the image (random)."
+  "uuid=UUID                 With create=: UUID of the image (random).\n"     \
+  "force=true|false          With create=: allow what other programs may\n"   \
+  "                          not be able to read, or fill (false)."
 
 #define PARAMS_HELP_BLOCKS                                                    \
   "block-size=SIZE           With create=: unit of allocation.\n"             \
-  "data-alignment=SIZE       With create=: where data may start in the file.\n"\
-  "force=true|false          With create=: allow what other programs may\n"   \
-  "                          not be able to read (false)."
+  "data-alignment=SIZE       With create=: where data may start in the file."
 
 #define PARAMS_HELP_FILES                                                     \
   "allow-paths=DIR           The image may name files in this folder too, not\n"\

@@ -100,6 +100,7 @@ served_get_ready (struct served *d)
   int r;
 
   disk_survive_file_size_limit ();
+  disk_allow_many_files ();
   vd_ctx_init (&ctx, d->disk.log);
   if (p->how.variant != NULL) {
     r = vd_image_create (&ctx, p->file, format, p->lock, &p->how);

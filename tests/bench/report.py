@@ -27,22 +27,26 @@ def goal_text(target):
 
 def print_table(results, limits, pairs):
     if results:
-        print('\n%-14s %-6s %-10s %16s %16s  %-20s %-5s  %-5s %s' % (
+        print('\n%-18s %-6s %-10s %16s %16s  %-20s %-5s  %-5s %s' % (
             'line', 'ours', 'unit/s', 'vdkit', 'peer',
             'ratio (%.0f %%)' % (100 * ranks(pairs)[1]), 'CPU', 'goal', ''))
     for r in results:
         for v in r['variants'] or [r]:
             best = v['variant'] == r['variant']
-            print('%-14s %-6s %-10s %16s %16s  %.2f (%.2f to %.2f)  %5.2f  '
+            print('%-18s %-6s %-10s %16s %16s  %.2f (%.2f to %.2f)  %5.2f  '
                   '%-4s  %s' % (
                       r['name'], v['variant'], v['unit'],
                       speed_text(v['speed']), speed_text(v['peer_speed']),
                       *v['ratio'], v['cpu_ratio'][0], goal_text(v['target']),
                       v['verdict'] if best else '(not the best)'))
+    for r in results:
+        if r['sizes']:
+            print('%-18s made %d bytes, the peer %d' % (
+                r['name'], *r['sizes']))
     if limits:
         print()
     for r in limits:
-        print('%-14s %-44s %8.1f %-3s  limit %4d  %s' % (
+        print('%-18s %-44s %8.1f %-3s  limit %4d  %s' % (
             r['name'], r['what'], r['value'], r['unit'], r['limit'],
             r['verdict']))
 
