@@ -74,6 +74,7 @@ variant=sparse
 @test "bad values are errors" {
     manners_bad_values
     refused 'perhaps' disk.vmdk strict=perhaps
+    refused 'zero-extents=.*maybe' disk.vmdk zero-extents=maybe
     refused '512' disk.vmdk create=sparse size=1000
     refused 'adapter.*floppy' disk.vmdk create=sparse size=1M adapter=floppy
     refused 'hw-version' disk.vmdk create=sparse size=1M hw-version=many
