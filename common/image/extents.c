@@ -18,6 +18,8 @@ struct walk {
   bool one;
   bool done;                    /* "one" has what it wanted */
 
+  uint64_t parent_end;          /* of the range that the parent is asked for */
+
   /* The extent that is growing; len 0: none yet. */
   uint64_t offset, len;
   unsigned type;
@@ -84,7 +86,10 @@ add_data (struct vd_ctx *ctx, struct walk *w, const struct vd_run *run,
 static int
 add_from_parent (void *opaque, uint64_t offset, uint64_t len, unsigned type)
 {
-  return add (opaque, offset, len, type);
+  struct walk *w = opaque;
+
+  /* Its answer may reach into what is not its own here. */
+  return add (w, offset, min_u64 (len, w->parent_end - offset), type);
 }
 
 static int
@@ -92,21 +97,21 @@ add_parent (struct vd_ctx *ctx, struct walk *w, struct vd_image *image,
             uint64_t offset, uint64_t len)
 {
   const struct vd_engine *e = image->engine;
-  uint64_t n;
+  const uint64_t end = offset + len;
   int r;
 
-  if (e->has_parent && offset < e->parent.size) {
-    n = min_u64 (len, e->parent.size - offset);
-    r = e->parent.extents (ctx, e->parent.opaque, offset, n, false,
-                           add_from_parent, w);
+  w->parent_end = e->has_parent ? min_u64 (end, e->parent.size) : 0;
+  while (offset < w->parent_end) {
+    r = e->parent.extents (ctx, e->parent.opaque, offset,
+                           w->parent_end - offset, w->one, add_from_parent, w);
     if (r != 0)
       return r;
-    offset += n;
-    len -= n;
+    /* With one, the first extent only: there may be more of its type. */
+    offset = w->offset + w->len;
   }
-  if (len == 0)
+  if (offset == end)
     return 0;
-  return add (w, offset, len, VD_EXTENT_HOLE | VD_EXTENT_ZERO);
+  return add (w, offset, end - offset, VD_EXTENT_HOLE | VD_EXTENT_ZERO);
 }
 
 int

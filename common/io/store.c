@@ -28,6 +28,8 @@ vd_store_init (struct vd_store *st, const struct vd_store_ops *ops,
   atomic_init (&st->no_zero, false);
   atomic_init (&st->sync_failed, false);
   pthread_mutex_init (&st->sync_lock, NULL);
+  pthread_mutex_init (&st->extent_lock, NULL);
+  st->data_from = st->data_to = 0;
   /* Who syncs must not wait for ever while others keep on writing. */
   pthread_rwlockattr_init (&attr);
   pthread_rwlockattr_setkind_np (&attr,
@@ -325,6 +327,27 @@ vd_store_sync (struct vd_ctx *ctx, struct vd_store *st)
   return sync_locked (ctx, st);
 }
 
+/* A parent in a chain is asked for one piece after another, from many
+ * requests, and to look for the next hole can mean to look through the whole
+ * file.  What was data once may go on being called data.  A store that we
+ * write is always asked: trimmed data are expected to become a hole.
+ */
+static bool
+known_data (struct vd_store *st, uint64_t offset, uint64_t *ret_end)
+{
+  LOCK_SCOPE (&st->extent_lock);
+  *ret_end = st->data_to;
+  return offset >= st->data_from && offset < st->data_to;
+}
+
+static void
+note_data (struct vd_store *st, uint64_t offset, uint64_t end)
+{
+  LOCK_SCOPE (&st->extent_lock);
+  st->data_from = offset;
+  st->data_to = end;
+}
+
 int
 vd_store_extent (struct vd_ctx *ctx, struct vd_store *st, uint64_t offset,
                  bool *ret_hole, uint64_t *ret_end)
@@ -339,7 +362,14 @@ vd_store_extent (struct vd_ctx *ctx, struct vd_store *st, uint64_t offset,
     *ret_end = INT64_MAX;
     return 0;
   }
-  return st->ops->extent (ctx, st, offset, ret_hole, ret_end);
+  if (!st->writable && known_data (st, offset, ret_end)) {
+    *ret_hole = false;
+    return 0;
+  }
+  r = st->ops->extent (ctx, st, offset, ret_hole, ret_end);
+  if (r == 0 && !*ret_hole && !st->writable)
+    note_data (st, offset, *ret_end);
+  return r;
 }
 
 int
@@ -365,6 +395,7 @@ vd_store_close (struct vd_store *st)
     return;
   name = st->name;
   pthread_rwlock_destroy (&st->fua_lock);
+  pthread_mutex_destroy (&st->extent_lock);
   pthread_mutex_destroy (&st->sync_lock);
   st->ops->close (st);
   free (name);

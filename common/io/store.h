@@ -96,6 +96,9 @@ struct vd_store {
   _Atomic bool no_zero;         /* ... and for zeroing in place */
   _Atomic bool sync_failed;     /* once: what is durable is not known */
   pthread_mutex_t sync_lock;    /* held by the one who syncs */
+  pthread_mutex_t extent_lock;  /* covers the two below */
+  uint64_t data_from, data_to;  /* not writable: what ops->extent called data
+                                   last; empty: nothing yet */
   pthread_rwlock_t fua_lock;    /* held shared by durable writes */
 };
 
