@@ -30,6 +30,9 @@ struct vd_chain {
   struct vd_open how;           /* of the top */
   bool has_below;
   struct vd_below below;
+  const struct vd_chain *under, *over;  /* of a stack of chains; or NULL */
+  struct vd_owner_pool *pool;   /* NULL: not made yet, or no memory */
+  bool own_pool;
   pthread_mutex_t lock;         /* for making owners */
   size_t n;
   struct level levels[];
@@ -121,25 +124,33 @@ check_link (struct vd_ctx *ctx, const struct vd_image *child,
 
 /* A file, or an image, can stand in a chain once only. */
 static int
-check_cycle (struct vd_ctx *ctx, const struct vd_chain *chain, size_t i)
+check_differ (struct vd_ctx *ctx, const struct vd_image *image,
+              const struct vd_image *other)
 {
-  const struct vd_image *image = image_of (&chain->levels[i]);
   char uuid[VD_UUID_TEXT];
-  size_t j;
 
-  for (j = 0; j < i; ++j) {
-    const struct vd_image *other = image_of (&chain->levels[j]);
-
-    if (vd_file_same (image->store, other->store))
-      return vd_error (ctx, ELOOP, "%s: is the same file as %s: an image "
-                       "cannot be its own parent", image->name, other->name);
-    if (!vd_uuid_is_null (&image->link.uuid) &&
-        vd_uuid_equal (&image->link.uuid, &other->link.uuid))
-      return vd_error (ctx, ELOOP, "%s: has the UUID of %s, %s: a copy, or a "
-                       "chain that bites its tail", image->name, other->name,
-                       vd_uuid_text (&other->link.uuid, uuid));
-  }
+  if (vd_file_same (image->store, other->store))
+    return vd_error (ctx, ELOOP, "%s: is the same file as %s: an image "
+                     "cannot be its own parent", image->name, other->name);
+  if (!vd_uuid_is_null (&image->link.uuid) &&
+      vd_uuid_equal (&image->link.uuid, &other->link.uuid))
+    return vd_error (ctx, ELOOP, "%s: has the UUID of %s, %s: a copy, or a "
+                     "chain that bites its tail", image->name, other->name,
+                     vd_uuid_text (&other->link.uuid, uuid));
   return 0;
+}
+
+/* The first n levels of a chain, against an image above them. */
+static int
+check_cycle (struct vd_ctx *ctx, const struct vd_chain *chain, size_t n,
+             const struct vd_image *image)
+{
+  size_t j;
+  int r = 0;
+
+  for (j = 0; r == 0 && j < n; ++j)
+    r = check_differ (ctx, image, image_of (&chain->levels[j]));
+  return r;
 }
 
 static int
@@ -147,7 +158,7 @@ check_level (struct vd_ctx *ctx, const struct vd_chain *chain, size_t i,
              const struct vd_chain_open *how)
 {
   const struct vd_image *image = image_of (&chain->levels[i]), *parent;
-  int r = check_cycle (ctx, chain, i);
+  int r = check_cycle (ctx, chain, i, image);
 
   if (r < 0)
     return r;
@@ -195,13 +206,14 @@ level_how (const struct vd_chain *chain, size_t i)
 
 static int
 open_level (struct vd_ctx *ctx, struct vd_chain *chain, size_t i,
-            const char *path, const struct vd_chain_open *how)
+            const char *path, int fd, const struct vd_chain_open *how)
 {
   struct level *l = &chain->levels[i];
   struct vd_open level = level_how (chain, i);
   struct vd_image *image;
   int r;
 
+  level.fd = fd;
   r = vd_image_open (ctx, path, &level, &image);
   if (r < 0)
     return r;
@@ -240,10 +252,11 @@ vd_chain_open (struct vd_ctx *ctx, const char *const *paths, size_t n,
     chain->has_below = true;
     chain->below.name = "nothing";
   }
+  chain->pool = how->pool;
   pthread_mutex_init (&chain->lock, NULL);
   chain->n = n;
   for (i = 0; i < n && r == 0; ++i)
-    r = open_level (ctx, chain, i, paths[i], how);
+    r = open_level (ctx, chain, i, paths[i], how->fds ? how->fds[i] : -1, how);
   if (r < 0) {
     vd_ctx_init (&quiet, NULL);
     vd_chain_close (&quiet, chain);
@@ -258,7 +271,55 @@ vd_chain_check_below (struct vd_ctx *ctx, const struct vd_chain *chain,
                       const struct vd_link *link, const char *name,
                       const struct vd_chain_open *how)
 {
+  char uuid[VD_UUID_TEXT];
+  size_t i;
+
+  for (i = 0; i < chain->n && !vd_uuid_is_null (&link->uuid); ++i) {
+    const struct vd_image *image = image_of (&chain->levels[i]);
+
+    if (vd_uuid_equal (&image->link.uuid, &link->uuid))
+      return vd_error (ctx, ELOOP, "%s: has the UUID of %s, %s: a copy, or a "
+                       "chain that bites its tail", image->name, name,
+                       vd_uuid_text (&link->uuid, uuid));
+  }
   return check_link (ctx, image_of (&chain->levels[0]), link, name, how);
+}
+
+int
+vd_chain_stack (struct vd_ctx *ctx, struct vd_chain *chain,
+                struct vd_chain *under, const struct vd_chain_open *how)
+{
+  const struct vd_image *parent = image_of (&under->levels[under->n - 1]);
+  const struct vd_chain *c;
+  size_t i;
+  int r;
+
+  for (c = under; c; c = c->under) {
+    for (i = 0; i < chain->n; ++i) {
+      r = check_cycle (ctx, c, c->n, image_of (&chain->levels[i]));
+      if (r < 0)
+        return r;
+    }
+  }
+  r = check_link (ctx, image_of (&chain->levels[0]), &parent->link,
+                  parent->name, how);
+  if (r < 0)
+    return r;
+  chain->under = under;
+  under->over = chain;
+  return 0;
+}
+
+const struct vd_chain *
+vd_chain_under (const struct vd_chain *chain)
+{
+  return chain->under;
+}
+
+const struct vd_chain *
+vd_chain_over (const struct vd_chain *chain)
+{
+  return chain->over;
 }
 
 int
@@ -327,6 +388,8 @@ vd_chain_close (struct vd_ctx *ctx, struct vd_chain *chain)
     vd_image_close (ctx, l->replaced);
     vd_owners_free (atomic_load (&l->owners));
   }
+  if (chain->own_pool)
+    vd_owner_pool_free (chain->pool);
   pthread_mutex_destroy (&chain->lock);
   free (chain);
   return r;
@@ -404,9 +467,15 @@ owners_of (struct vd_chain *chain, size_t level)
   o = atomic_load (&l->owners);
   if (o)
     return o;
+  if (!chain->pool) {
+    chain->pool = vd_owner_pool_new (VD_OWNER_PAGES);
+    chain->own_pool = true;
+    if (!chain->pool)
+      return NULL;
+  }
   for (i = 0; i <= level; ++i)
     block = min_u64 (block, image_of (&chain->levels[i])->block_size);
-  o = vd_owners_new (vd_chain_size (chain, level), block);
+  o = vd_owners_new (chain->pool, vd_chain_size (chain, level), block);
   atomic_store_explicit (&l->owners, o, memory_order_release);
   return o;
 }

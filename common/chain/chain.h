@@ -19,6 +19,7 @@
 #define VD_CHAIN_MAX 250        /* images */
 
 struct vd_chain;
+struct vd_owner_pool;
 
 /* What is known of the layer below, to check the first image's link. */
 struct vd_below {
@@ -33,7 +34,14 @@ struct vd_chain_open {
    * read-only with the same lock and policy.
    */
   struct vd_open how;
+  /* Descriptors (O_PATH will do) of the files that the names were looked up
+   * as, if they were: then these are opened, whatever the names mean by now.
+   * NULL: none.  They stay the caller's.
+   */
+  const int *fds;
   const struct vd_below *below; /* NULL: none; copied but for the strings */
+  struct vd_owner_pool *pool;   /* for several chains, which it outlives;
+                                   NULL: one for this chain, of 16 MiB */
   bool force_link;              /* a wrong link is a warning only */
   bool alone;                   /* one image, without the parent that it may
                                    need: what it does not hold is zeroes */
@@ -61,12 +69,26 @@ extern int vd_chain_reopen_write (struct vd_ctx *ctx, struct vd_chain *chain);
 extern int vd_chain_close (struct vd_ctx *ctx, struct vd_chain *chain);
 
 /* Check the base's link to the layer below, if that becomes known after the
- * chain was opened.  Of how only force_link and how.log count.
+ * chain was opened.  Of how only force_link counts.  -EUNATCH; -ELOOP if the
+ * layer below has the UUID of an image of the chain.
  */
 extern int vd_chain_check_below (struct vd_ctx *ctx,
                                  const struct vd_chain *chain,
                                  const struct vd_link *link, const char *name,
                                  const struct vd_chain_open *how);
+
+/* The layer below this chain is another chain, which was opened before and is
+ * closed after it (stacked filters): check the link between the two, and that
+ * nothing stands twice in the whole stack.  Errors and messages as if all were
+ * one chain.  Before the first request; of how only force_link counts.
+ */
+extern int vd_chain_stack (struct vd_ctx *ctx, struct vd_chain *chain,
+                           struct vd_chain *under,
+                           const struct vd_chain_open *how);
+
+/* Its neighbours in the stack, or NULL. */
+extern const struct vd_chain *vd_chain_under (const struct vd_chain *chain);
+extern const struct vd_chain *vd_chain_over (const struct vd_chain *chain);
 
 /* Make a new, empty differencing image at path, on top of a disk of this size
  * and link; name_below is the file name for VMware's hint, or NULL.  -EEXIST.
@@ -103,7 +125,7 @@ extern int vd_chain_cache (struct vd_ctx *ctx, struct vd_chain *chain,
 
 /* What a level is called: by the UUID of its image (lower case, NULL: it has
  * none), and by the name of its file (without folders; NULL: another image of
- * the chain has the same).
+ * the chain, or of the stack, has the same).
  */
 extern const char *vd_chain_level_uuid (const struct vd_chain *chain,
                                         size_t level,

@@ -27,17 +27,26 @@ vd_chain_level_uuid (const struct vd_chain *chain, size_t level,
   return vd_uuid_is_null (uuid) ? NULL : vd_uuid_text (uuid, buffer);
 }
 
+/* How many images of the stack have a file of this name? */
+static size_t
+count_files (const struct vd_chain *chain, const char *name)
+{
+  size_t n = 0, i;
+
+  while (vd_chain_under (chain))
+    chain = vd_chain_under (chain);
+  for (; chain; chain = vd_chain_over (chain))
+    for (i = 0; i < vd_chain_length (chain); ++i)
+      n += strcmp (name, file_name (vd_chain_image (chain, i))) == 0;
+  return n;
+}
+
 const char *
 vd_chain_level_file (const struct vd_chain *chain, size_t level)
 {
   const char *name = file_name (vd_chain_image (chain, level));
-  size_t i;
 
-  for (i = 0; i < vd_chain_length (chain); ++i)
-    if (i != level &&
-        strcmp (name, file_name (vd_chain_image (chain, i))) == 0)
-      return NULL;
-  return name;
+  return count_files (chain, name) == 1 ? name : NULL;
 }
 
 bool

@@ -4,8 +4,11 @@
  * have to ask every image from the top down.
  *
  * The disk is cut into units (powers of two).  For each a byte says which
- * image owns all of it, or that it is mixed, or not known yet.  The index is
- * filled by those who look, takes at most 16 MiB, and is read without locks.
+ * image owns all of it, or that it is mixed, or not known yet.  An index
+ * belongs to one view of one chain; it is filled by those who look, and read
+ * without locks.  What is known is kept in a pool, which all indexes of a
+ * process may share: however many there are, they take no more memory than
+ * that, and take it from each other.
  */
 
 #ifndef VDKIT_OWNERS_H
@@ -21,10 +24,27 @@
 #define OWNER_MIXED 254         /* several, or damage: ask from the top */
 #define OWNERS_MAX 252          /* so many images can be told apart */
 
+/* ---- the pool ---------------------------------------------------------- */
+
+struct vd_owner_pool;
+
+/* Units that a page of the pool has: about so many bytes are taken for each
+ * page when it is first needed.
+ */
+#define VD_OWNER_PAGE_UNITS 4096
+#define VD_OWNER_PAGES 4096     /* a good number of pages: 16 MiB */
+
+/* NULL: out of memory.  It must outlive its indexes. */
+extern struct vd_owner_pool *vd_owner_pool_new (size_t pages);
+extern void vd_owner_pool_free (struct vd_owner_pool *pool); /* or NULL */
+
+/* ---- an index ---------------------------------------------------------- */
+
 struct vd_owners;
 
 /* block_size: the smallest of the images.  NULL: out of memory. */
-extern struct vd_owners *vd_owners_new (uint64_t size, uint32_t block_size);
+extern struct vd_owners *vd_owners_new (struct vd_owner_pool *pool,
+                                        uint64_t size, uint32_t block_size);
 extern void vd_owners_free (struct vd_owners *o);
 
 /* Who owns the bytes from offset on?  *ret_len, at most len, is how many in a

@@ -32,6 +32,9 @@ struct vd_open {
                                    VMDK) succeeds and is forgotten */
   bool info;                    /* metadata only: differencing images open
                                    without a parent, and cannot be read */
+  int fd;                       /* > 0: a descriptor (O_PATH will do) of what
+                                   path was looked up as: this is opened,
+                                   whatever path means now */
   const struct vd_format *format;       /* NULL: found by content */
   const struct vd_policy *policy;       /* which files the image may name;
                                    NULL: those beside it; outlives it */

@@ -278,13 +278,20 @@ open_path (struct vd_ctx *ctx, const char *path, const struct vd_open *how,
 {
   struct vd_folder *folder;
   struct vd_store *store;
+  bool write = how->write != VD_WRITE_NO;
   int r;
 
-  r = vd_file_open (ctx, path, how->write != VD_WRITE_NO, how->lock,
-                    ret_writer, &store);
+  if (how->fd > 0)
+    r = vd_file_open_fd (ctx, path, how->fd, write, how->lock, ret_writer,
+                         &store);
+  else
+    r = vd_file_open (ctx, path, write, how->lock, ret_writer, &store);
   if (r < 0)
     return r;
-  r = vd_folder_of (ctx, path, how->policy, how->lock, &folder);
+  if (how->fd > 0)
+    r = vd_folder_of_fd (ctx, path, how->fd, how->policy, how->lock, &folder);
+  else
+    r = vd_folder_of (ctx, path, how->policy, how->lock, &folder);
   if (r < 0) {
     vd_store_close (store);
     return r;

@@ -82,6 +82,27 @@ vd_folder_of (struct vd_ctx *ctx, const char *path,
   return new_local (ctx, fd, real, policy, lock, ret);
 }
 
+int
+vd_folder_of_fd (struct vd_ctx *ctx, const char *path, int fd,
+                 const struct vd_policy *policy, enum vd_lock lock,
+                 struct vd_folder **ret)
+{
+  const char *slash = strrchr (path, '/');
+  struct stat was, is;
+  int r;
+
+  r = vd_folder_of (ctx, path, policy, lock, ret);
+  if (r < 0)
+    return r;
+  if (fstat (fd, &was) == 0 &&
+      fstatat (local_of (*ret)->fd, slash ? slash + 1 : path, &is,
+               AT_SYMLINK_NOFOLLOW) == 0 &&
+      was.st_dev == is.st_dev && was.st_ino == is.st_ino)
+    return 0;
+  vd_folder_close (*ret);
+  return vd_error (ctx, ESTALE, "%s: was replaced while it was opened", path);
+}
+
 /* ---- the box ---------------------------------------------------------- */
 
 #define WALK_FOLDERS 64         /* below the first */
@@ -558,6 +579,63 @@ local_stat (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
   return r;
 }
 
+/* The real path of what was found under this name. */
+static char *
+path_of (const struct local *l, const char *name, int fd)
+{
+  CLEANUP_FREE char *joined = NULL;
+  struct stat was, is;
+  char proc[32], *path;
+
+  /* What the kernel says, whatever led there. */
+  snprintf (proc, sizeof proc, "/proc/self/fd/%d", fd);
+  path = realpath (proc, NULL);
+  if (!path) {                  /* no /proc */
+    joined = join (l->path, name);
+    path = joined ? realpath (joined, NULL) : NULL;
+  }
+  if (!path)
+    return NULL;
+  if (fstat (fd, &was) == 0 && stat (path, &is) == 0 &&
+      was.st_dev == is.st_dev && was.st_ino == is.st_ino)
+    return path;
+  free (path);
+  errno = ESTALE;
+  return NULL;
+}
+
+static int
+local_find (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
+            bool device, int *ret_fd, char **ret_path)
+{
+  struct local *l = local_of (f);
+  char shown[SHOWN_SIZE];
+  int fd, up;
+
+  show (l, name, shown);
+  fd = find (ctx, l, name, shown, device);
+  if (fd < 0)
+    return fd;
+  if (fd == 0) {                /* in a process without stdin */
+    up = fcntl (fd, F_DUPFD_CLOEXEC, 1);
+    close (fd);
+    if (up == -1)
+      return vd_error (ctx, errno, "%s: dup: %m", shown);
+    fd = up;
+  }
+  if (ret_path) {
+    *ret_path = path_of (l, name, fd);
+    if (!*ret_path) {
+      int r = vd_error (ctx, errno, "%s: its real path: %m", shown);
+
+      close (fd);
+      return r;
+    }
+  }
+  *ret_fd = fd;
+  return 0;
+}
+
 static int
 local_first_in (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
                 char **ret)
@@ -675,6 +753,7 @@ static const struct vd_folder_ops local_ops = {
   .open = local_open,
   .stat = local_stat,
   .first_in = local_first_in,
+  .find = local_find,
   .create = local_create,
   .remove = local_remove,
   .again = local_again,
@@ -705,6 +784,15 @@ vd_folder_first_in (struct vd_ctx *ctx, struct vd_folder *f,
 {
   *ret = NULL;
   return f->ops->first_in ? f->ops->first_in (ctx, f, name, ret) : 0;
+}
+
+int
+vd_folder_find (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
+                bool device, int *ret_fd, char **ret_path)
+{
+  if (!f->ops->find)
+    return vd_error (ctx, ENOTSUP, "%s: is not on a file system", name);
+  return f->ops->find (ctx, f, name, device, ret_fd, ret_path);
 }
 
 int

@@ -49,6 +49,9 @@ struct vd_folder_ops {
    */
   int (*first_in) (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
                    char **ret);
+  /* As vd_folder_find; NULL: not of the file system. */
+  int (*find) (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
+               bool device, int *ret_fd, char **ret_path);
   /* Create a file; name is a plain name (no slash).  -EEXIST. */
   int (*create) (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
                  struct vd_store **ret);
@@ -80,6 +83,14 @@ extern int vd_folder_of (struct vd_ctx *ctx, const char *path,
                          const struct vd_policy *policy, enum vd_lock lock,
                          struct vd_folder **ret);
 
+/* The same, when the file was looked up before and fd (O_PATH will do) is what
+ * it was then.  -ESTALE: another file has that name now, so the folder may be
+ * another one too.
+ */
+extern int vd_folder_of_fd (struct vd_ctx *ctx, const char *path, int fd,
+                            const struct vd_policy *policy, enum vd_lock lock,
+                            struct vd_folder **ret);
+
 extern int vd_folder_open (struct vd_ctx *ctx, struct vd_folder *f,
                            const char *name, bool write, bool device,
                            bool *ret_writer, struct vd_store **ret);
@@ -87,6 +98,13 @@ extern int vd_folder_stat (struct vd_ctx *ctx, struct vd_folder *f,
                            const char *name, bool device, struct stat *ret);
 extern int vd_folder_first_in (struct vd_ctx *ctx, struct vd_folder *f,
                                const char *name, char **ret);
+/* An O_PATH descriptor (> 0) of what open would open, for the caller to close,
+ * and its real path (NULL is fine), for messages and for its folder.  Errors
+ * as open; -ENOTSUP where a folder is not one of the file system.
+ */
+extern int vd_folder_find (struct vd_ctx *ctx, struct vd_folder *f,
+                           const char *name, bool device, int *ret_fd,
+                           char **ret_path);
 extern int vd_folder_create (struct vd_ctx *ctx, struct vd_folder *f,
                              const char *name, struct vd_store **ret);
 extern int vd_folder_remove (struct vd_ctx *ctx, struct vd_folder *f,

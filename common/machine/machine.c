@@ -4,8 +4,8 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,15 +15,25 @@
 
 #include "cleanup.h"
 #include "escape.h"
+#include "limit.h"
 #include "machine.h"
 #include "vbox.h"
 
-#define MAX_ENTRIES 4096        /* of a folder (rules 6) */
-#define MAX_CHAIN 250
+/* rules 6 */
+#define MAX_ENTRIES 4096        /* of a folder */
+#define MAX_READ 65536          /* bytes of a file that nobody has named */
+
+/* A name of ours that may mean something else by the time when it is used: so
+ * the file is kept with it (O_PATH), and what counts is the file.
+ */
+struct found {
+  char *path;                   /* real */
+  int fd;
+};
 
 /* An image beside the one in question. */
 struct candidate {
-  char *path;
+  char *name;                   /* in its place */
   struct vd_uuid uuid;
   dev_t dev;
   ino_t ino;
@@ -35,26 +45,41 @@ struct place {
   struct vbox **settings;       /* the .vbox files in it */
   size_t nsettings;
   bool too_many;                /* entries, to look at all of them */
+  unsigned too_big;             /* files in which too much would have to be
+                                   read */
   bool listed;
   struct candidate *images;
   size_t nimages;
 };
 
 struct search {
-  const struct vd_search *how;
+  const struct vd_policy *policy;
   struct place *places;         /* the image's folder, the machine's, those
                                    that are allowed, those of the parents */
   size_t nplaces;
 };
 
+static void
+found_free (struct found *f)
+{
+  free (f->path);
+  if (f->fd > 0)
+    close (f->fd);
+  *f = (struct found) { 0 };
+}
+
 void
-vd_paths_free (char **paths)
+vd_files_free (struct vd_files *files)
 {
   size_t i;
 
-  for (i = 0; paths && paths[i]; ++i)
-    free (paths[i]);
-  free (paths);
+  for (i = 0; i < files->n; ++i) {
+    free (files->paths[i]);
+    close (files->fds[i]);
+  }
+  free (files->paths);
+  free (files->fds);
+  *files = (struct vd_files) { 0 };
 }
 
 static int
@@ -74,14 +99,12 @@ has_suffix (const char *name, const char *suffix)
 }
 
 /* Call fn for the regular files of a folder that end so; links count if they
- * do not lead out of the box.
+ * do not lead out of the box.  fd is the file, and not fn's.
  */
 static int
-list_folder (struct vd_ctx *ctx, const struct search *s, struct place *p,
-             const char *const *suffixes,
-             int (*fn) (struct vd_ctx *ctx, const struct search *s,
-                        struct place *p, const char *path,
-                        const struct stat *sb))
+list_folder (struct vd_ctx *ctx, struct place *p, const char *const *suffixes,
+             int (*fn) (struct vd_ctx *ctx, struct place *p, const char *name,
+                        int fd, const struct stat *sb))
 {
   struct dirent *d;
   unsigned n = 0;
@@ -94,9 +117,9 @@ list_folder (struct vd_ctx *ctx, const struct search *s, struct place *p,
   }
   while (r == 0 && (d = readdir (dir))) {
     const char *const *suffix;
-    CLEANUP_FREE char *path = NULL;
     struct vd_ctx quiet;
     struct stat sb;
+    int fd;
 
     if (++n > MAX_ENTRIES + 2) {
       p->too_many = true;       /* which matters if a parent is not found */
@@ -105,32 +128,32 @@ list_folder (struct vd_ctx *ctx, const struct search *s, struct place *p,
     for (suffix = suffixes; *suffix && !has_suffix (d->d_name, *suffix);
          ++suffix)
       ;
-    if (!*suffix)
-      continue;
-    if (asprintf (&path, "%s/%s", p->folder, d->d_name) == -1) {
-      path = NULL;
-      r = no_memory (ctx);
-      break;
-    }
     vd_ctx_init (&quiet, NULL);
-    if (vd_folder_stat (&quiet, p->box, d->d_name, false, &sb) == 0 &&
-        S_ISREG (sb.st_mode))
-      r = fn (ctx, s, p, path, &sb);
+    if (!*suffix ||
+        vd_folder_find (&quiet, p->box, d->d_name, false, &fd, NULL) < 0)
+      continue;
+    if (fstat (fd, &sb) == 0 && S_ISREG (sb.st_mode))
+      r = fn (ctx, p, d->d_name, fd, &sb);
+    close (fd);
   }
   closedir (dir);
   return r;
 }
 
 static int
-add_settings (struct vd_ctx *ctx, const struct search *s, struct place *p,
-              const char *path, const struct stat *sb)
+add_settings (struct vd_ctx *ctx, struct place *p, const char *name, int fd,
+              const struct stat *sb)
 {
+  CLEANUP_FREE char *path = NULL;
   struct vbox *v, **settings;
   int r;
 
-  (void) s;
   (void) sb;
-  r = vbox_read (ctx, path, &v);
+  if (asprintf (&path, "%s/%s", p->folder, name) == -1) {
+    path = NULL;
+    return no_memory (ctx);
+  }
+  r = vbox_read (ctx, path, fd, &v);
   if (r < 0) {
     /* One that cannot be read is not a reason to refuse an image that may
      * not even be in it.
@@ -149,89 +172,90 @@ add_settings (struct vd_ctx *ctx, const struct search *s, struct place *p,
   return 0;
 }
 
-/* Look into this folder, too, if we do not yet. */
+/* Look into the folder that holds this file (a real path, and what it stands
+ * for if that was looked up already), too, if we do not yet.
+ */
 static int
-add_place (struct vd_ctx *ctx, struct search *s, const char *folder)
+add_place (struct vd_ctx *ctx, struct search *s, const char *inside, int fd,
+           struct place **ret)
 {
   static const char *const suffixes[] = { ".vbox", NULL };
-  CLEANUP_FREE char *inside = NULL;
+  size_t n = strrchr (inside, '/') - inside, i;
   struct place *places, *p;
-  size_t i;
   int r;
 
-  for (i = 0; i < s->nplaces; ++i)
-    if (strcmp (s->places[i].folder, folder) == 0)
+  if (n == 0)
+    n = 1;                      /* the root */
+  for (i = 0; i < s->nplaces; ++i) {
+    p = *ret = &s->places[i];
+    if (strlen (p->folder) == n && strncmp (p->folder, inside, n) == 0)
       return 0;
+  }
   places = realloc (s->places, (s->nplaces + 1) * sizeof places[0]);
   if (!places)
     return no_memory (ctx);
   s->places = places;
-  p = &places[s->nplaces];
+  p = *ret = &places[s->nplaces];
   memset (p, 0, sizeof *p);
-  p->folder = strdup (folder);
-  if (!p->folder || asprintf (&inside, "%s/x", folder) == -1) {
-    inside = NULL;
-    free (p->folder);
+  p->folder = strndup (inside, n);
+  if (!p->folder)
     return no_memory (ctx);
-  }
   s->nplaces++;
-  r = vd_folder_of (ctx, inside, s->how->policy, VD_LOCK_OFF, &p->box);
-  return r < 0 ? r : list_folder (ctx, s, p, suffixes, add_settings);
+  if (fd > 0)
+    r = vd_folder_of_fd (ctx, inside, fd, s->policy, VD_LOCK_OFF, &p->box);
+  else
+    r = vd_folder_of (ctx, inside, s->policy, VD_LOCK_OFF, &p->box);
+  return r < 0 ? r : list_folder (ctx, p, suffixes, add_settings);
 }
 
-/* The folder of this image (a real path), and the machine's. */
+/* The folder of this image, and the machine's. */
 static int
-add_places_of (struct vd_ctx *ctx, struct search *s, const char *path)
+add_places_of (struct vd_ctx *ctx, struct search *s, const char *path, int fd)
 {
-  CLEANUP_FREE char *folder = strdup (path);
-  char *slash;
-  int r;
+  CLEANUP_FREE char *folder = NULL;
+  struct place *p;
+  const char *last;
+  int up, r;
 
-  if (!folder)
-    return no_memory (ctx);
-  slash = strrchr (folder, '/');
-  *slash = '\0';
-  r = add_place (ctx, s, folder[0] ? folder : "/");
+  r = add_place (ctx, s, path, fd, &p);
   if (r < 0)
     return r;
-  slash = strrchr (folder, '/');
-  if (!slash || strcmp (slash + 1, "Snapshots") != 0)
+  last = strrchr (p->folder, '/') + 1;
+  if (strcmp (last, "Snapshots") != 0)
     return 0;
-  *slash = '\0';
-  return add_place (ctx, s, folder[0] ? folder : "/");
+  folder = strdup (p->folder);
+  if (!folder)
+    return no_memory (ctx);
+  r = vd_folder_find (ctx, p->box, ".", false, &up, NULL);
+  if (r == 0) {
+    r = add_place (ctx, s, folder, up, &p);
+    close (up);
+  }
+  return r;
 }
 
 /* Where linked clones have their parents. */
 static int
 add_allowed_places (struct vd_ctx *ctx, struct search *s)
 {
-  const char *const *allowed =
-    s->how->policy ? s->how->policy->allow_paths : NULL;
+  const char *const *allowed = s->policy ? s->policy->allow_paths : NULL;
   int r = 0;
 
   for (; r == 0 && allowed && *allowed; ++allowed) {
     CLEANUP_FREE char *real = realpath (*allowed, NULL);
+    CLEANUP_FREE char *inside = NULL;
+    struct place *p;
     struct stat sb;
 
-    if (real && stat (real, &sb) == 0 && S_ISDIR (sb.st_mode))
-      r = add_place (ctx, s, real);
+    if (!real || stat (real, &sb) == -1 || !S_ISDIR (sb.st_mode))
+      continue;
+    if (asprintf (&inside, "%s/x", real[1] ? real : "") == -1) {
+      inside = NULL;
+      return no_memory (ctx);
+    }
+    r = add_place (ctx, s, inside, -1, &p);
   }
   return r;
-}
-
-/* The place that is the folder of this image; add_places_of was there. */
-static const struct place *
-place_of (const struct search *s, const char *path)
-{
-  size_t n = strrchr (path, '/') - path, i;
-
-  if (n == 0)
-    n = 1;                      /* the root */
-  for (i = 0; i < s->nplaces; ++i)
-    if (strlen (s->places[i].folder) == n &&
-        strncmp (s->places[i].folder, path, n) == 0)
-      return &s->places[i];
-  return &s->places[0];
 }
 
 static void
@@ -245,7 +269,7 @@ free_search (struct search *s)
     for (j = 0; j < p->nsettings; ++j)
       vbox_free (p->settings[j]);
     for (j = 0; j < p->nimages; ++j)
-      free (p->images[j].path);
+      free (p->images[j].name);
     free (p->settings);
     free (p->images);
     free (p->folder);
@@ -258,29 +282,48 @@ free_search (struct search *s)
 
 /* Metadata only: no lock, no extents. */
 static int
-read_image (struct vd_ctx *ctx, const struct search *s, const char *path,
-            struct vd_image **ret)
+read_image (struct vd_ctx *ctx, const struct search *s,
+            const struct found *f, struct vd_image **ret)
 {
   const struct vd_open how = {
     .write = VD_WRITE_NO, .lock = VD_LOCK_OFF, .info = true,
-    .policy = s->how->policy,
+    .policy = s->policy, .fd = f->fd,
   };
 
-  return vd_image_open (ctx, path, &how, ret);
+  return vd_image_open (ctx, f->path, &how, ret);
+}
+
+/* The same for a file of which nothing is known: only a little is read. */
+static int
+read_candidate (struct vd_ctx *ctx, const char *name, int fd,
+                struct vd_image **ret)
+{
+  const struct vd_open how = { .write = VD_WRITE_NO, .info = true };
+  struct vd_store *file, *limited;
+  int r;
+
+  r = vd_file_open_fd (ctx, name, fd, false, VD_LOCK_OFF, NULL, &file);
+  if (r == 0)
+    r = vd_limit_new (ctx, file, MAX_READ, &limited);
+  return r < 0 ? r : vd_image_open_store (ctx, limited, &how, ret);
 }
 
 static int
-add_candidate (struct vd_ctx *ctx, const struct search *s, struct place *p,
-               const char *path, const struct stat *sb)
+add_candidate (struct vd_ctx *ctx, struct place *p, const char *name, int fd,
+               const struct stat *sb)
 {
   struct candidate *images;
   struct vd_image *image;
   struct vd_ctx quiet;
-  int r = 0;
+  int r;
 
   vd_ctx_init (&quiet, NULL);
-  if (read_image (&quiet, s, path, &image) < 0)
+  r = read_candidate (&quiet, name, fd, &image);
+  if (r < 0) {
+    vd_debug (ctx, "%s: %s", p->folder, quiet.message);
+    p->too_big += r == -EFBIG;  /* which matters likewise */
     return 0;
+  }
   if (!vd_uuid_is_null (&image->link.uuid)) {
     images = realloc (p->images, (p->nimages + 1) * sizeof images[0]);
     if (images) {
@@ -289,9 +332,9 @@ add_candidate (struct vd_ctx *ctx, const struct search *s, struct place *p,
       images->uuid = image->link.uuid;
       images->dev = sb->st_dev;
       images->ino = sb->st_ino;
-      images->path = strdup (path);
+      images->name = strdup (name);
     }
-    if (images && images->path)
+    if (images && images->name)
       p->nimages++;
     else
       r = no_memory (ctx);
@@ -313,7 +356,7 @@ list_images (struct vd_ctx *ctx, struct search *s)
     if (p->listed)
       continue;
     p->listed = true;
-    r = list_folder (ctx, s, p, suffixes, add_candidate);
+    r = list_folder (ctx, p, suffixes, add_candidate);
     if (r < 0)
       return r;
   }
@@ -322,31 +365,25 @@ list_images (struct vd_ctx *ctx, struct search *s)
 
 /* ---- finding one parent ------------------------------------------------- */
 
-/* The real path of a name that an image or a settings file in this place
- * gives, if it may be opened; 0: found, 1: not there, or not allowed.
+/* The file of a name that an image or a settings file in this place gives, if
+ * it may be opened; 0: found, 1: not there, or not allowed.
  */
 static int
 resolve (struct vd_ctx *ctx, const struct place *p, const char *name,
-         char **ret)
+         struct found *ret)
 {
-  CLEANUP_FREE char *joined = NULL;
   struct vd_ctx quiet;
   struct stat sb;
 
   vd_ctx_init (&quiet, ctx->log);
-  if (vd_folder_stat (&quiet, p->box, name, false, &sb) < 0) {
+  if (vd_folder_find (&quiet, p->box, name, false, &ret->fd, &ret->path) < 0) {
     vd_debug (ctx, "%s", quiet.message);
     return 1;
   }
-  if (!S_ISREG (sb.st_mode))
-    return 1;
-  if (name[0] == '/')
-    *ret = realpath (name, NULL);
-  else if (asprintf (&joined, "%s/%s", p->folder, name) == -1)
-    joined = NULL;
-  else
-    *ret = realpath (joined, NULL);
-  return *ret ? 0 : 1;
+  if (fstat (ret->fd, &sb) == 0 && S_ISREG (sb.st_mode))
+    return 0;
+  found_free (ret);
+  return 1;
 }
 
 /* Also by its last part alone, beside the image: the hint may be a path of
@@ -354,7 +391,7 @@ resolve (struct vd_ctx *ctx, const struct place *p, const char *name,
  */
 static int
 by_name (struct vd_ctx *ctx, const struct place *p, const char *name,
-         char **ret)
+         struct found *ret)
 {
   const char *last = name + strlen (name);
 
@@ -368,7 +405,7 @@ by_name (struct vd_ctx *ctx, const struct place *p, const char *name,
 }
 
 static bool
-has_uuid (const struct search *s, const char *path,
+has_uuid (const struct search *s, const struct found *f,
           const struct vd_uuid *uuid)
 {
   struct vd_image *image;
@@ -376,7 +413,7 @@ has_uuid (const struct search *s, const char *path,
   bool same;
 
   vd_ctx_init (&quiet, NULL);
-  if (read_image (&quiet, s, path, &image) < 0)
+  if (read_image (&quiet, s, f, &image) < 0)
     return true;                /* the opening will say what is wrong */
   same = vd_uuid_is_null (&image->link.uuid) ||
     vd_uuid_equal (&image->link.uuid, uuid);
@@ -388,14 +425,13 @@ has_uuid (const struct search *s, const char *path,
 static int
 by_name_and_uuid (struct vd_ctx *ctx, const struct search *s,
                   const struct place *p, const char *name,
-                  const struct vd_uuid *uuid, char **ret)
+                  const struct vd_uuid *uuid, struct found *ret)
 {
   int r = by_name (ctx, p, name, ret);
 
-  if (r == 0 && !vd_uuid_is_null (uuid) && !has_uuid (s, *ret, uuid)) {
-    vd_debug (ctx, "%s: is not the image that is looked for", *ret);
-    free (*ret);
-    *ret = NULL;
+  if (r == 0 && !vd_uuid_is_null (uuid) && !has_uuid (s, ret, uuid)) {
+    vd_debug (ctx, "%s: is not the image that is looked for", ret->path);
+    found_free (ret);
     r = 1;
   }
   return r;
@@ -403,7 +439,7 @@ by_name_and_uuid (struct vd_ctx *ctx, const struct search *s,
 
 static int
 by_settings (struct vd_ctx *ctx, const struct search *s,
-             const struct vd_uuid *uuid, char **ret)
+             const struct vd_uuid *uuid, struct found *ret)
 {
   size_t i, j;
 
@@ -420,11 +456,29 @@ by_settings (struct vd_ctx *ctx, const struct search *s,
   return 1;
 }
 
+/* The candidate once more, as a file. */
+static int
+find_again (struct vd_ctx *ctx, const struct place *p,
+            const struct candidate *c, struct found *ret)
+{
+  struct stat sb;
+  int r = vd_folder_find (ctx, p->box, c->name, false, &ret->fd, &ret->path);
+
+  if (r < 0)
+    return r;
+  if (fstat (ret->fd, &sb) == 0 && sb.st_dev == c->dev && sb.st_ino == c->ino)
+    return 0;
+  found_free (ret);
+  return vd_error (ctx, ESTALE, "%s/%s: was replaced while it was opened",
+                   p->folder, c->name);
+}
+
 static int
 by_listing (struct vd_ctx *ctx, struct search *s, const char *child,
-            const struct vd_uuid *uuid, char **ret)
+            const struct vd_uuid *uuid, struct found *ret)
 {
   const struct candidate *first = NULL;
+  const struct place *place = NULL;
   char text[VD_UUID_TEXT];
   size_t i, j;
   int r;
@@ -441,16 +495,15 @@ by_listing (struct vd_ctx *ctx, struct search *s, const char *child,
         continue;
       if (first)
         return vd_error (ctx, ENOTUNIQ, "%s: its parent is the image with "
-                         "UUID %s, and two files have it: %s and %s; say "
-                         "which with parent=FILE", child,
-                         vd_uuid_text (uuid, text), first->path, c->path);
+                         "UUID %s, and two files have it: %s/%s and %s/%s; "
+                         "say which with parent=FILE", child,
+                         vd_uuid_text (uuid, text), place->folder,
+                         first->name, s->places[i].folder, c->name);
       first = c;
+      place = &s->places[i];
     }
   }
-  if (!first)
-    return 1;
-  *ret = realpath (first->path, NULL);
-  return *ret ? 0 : 1;
+  return first ? find_again (ctx, place, first, ret) : 1;
 }
 
 static int
@@ -459,6 +512,8 @@ not_found (struct vd_ctx *ctx, const struct search *s,
 {
   const struct vd_link *l = &child->link;
   char what[400], uuid[VD_UUID_TEXT], hint[256] = "", places[1024] = "";
+  char more[100] = "";
+  unsigned too_big = 0;
   size_t n = 0, i;
 
   for (i = 0; i < s->nplaces; ++i) {
@@ -467,10 +522,14 @@ not_found (struct vd_ctx *ctx, const struct search *s,
                        "more than %d entries, which is too many to look for "
                        "its parent in; name it with parent=FILE",
                        child->name, s->places[i].folder, MAX_ENTRIES);
+    too_big += s->places[i].too_big;
     if (n < sizeof places)
       n += snprintf (places + n, sizeof places - n, "%s%s",
                      i > 0 ? ", " : "", s->places[i].folder);
   }
+  if (too_big)
+    snprintf (more, sizeof more, " (but not at %u files, of which more than "
+              "%d KiB would have to be read)", too_big, MAX_READ / 1024);
   if (l->parent_hint)
     vd_escape (l->parent_hint, strlen (l->parent_hint), hint, sizeof hint);
   if (!vd_uuid_is_null (&l->parent))
@@ -487,14 +546,14 @@ not_found (struct vd_ctx *ctx, const struct search *s,
                      child->name);
   return vd_error (ctx, EUNATCH, "%s: is a differencing image, and its parent "
                    "was not found: %s; looked in %s and the .vbox files "
-                   "there; name it with parent=FILE, put it there, or allow "
+                   "there%s; name it with parent=FILE, put it there, or allow "
                    "its folder with allow-paths=DIR", child->name, what,
-                   places);
+                   places, more);
 }
 
 static int
-find_parent (struct vd_ctx *ctx, struct search *s, const char *path,
-             const struct vd_image *child, char **ret)
+find_parent (struct vd_ctx *ctx, struct search *s, const struct place *p,
+             const struct vd_image *child, struct found *ret)
 {
   const struct vd_link *l = &child->link;
   bool uuid = !vd_uuid_is_null (&l->parent);
@@ -502,8 +561,7 @@ find_parent (struct vd_ctx *ctx, struct search *s, const char *path,
 
   /* A hint is relative to the folder of the image that it is in. */
   if (l->parent_hint)
-    r = by_name_and_uuid (ctx, s, place_of (s, path), l->parent_hint,
-                          &l->parent, ret);
+    r = by_name_and_uuid (ctx, s, p, l->parent_hint, &l->parent, ret);
   if (r == 1 && uuid)
     r = by_settings (ctx, s, &l->parent, ret);
   if (r == 1 && uuid)
@@ -533,89 +591,143 @@ check_encrypted (struct vd_ctx *ctx, const struct search *s,
   return 0;
 }
 
-/* Look at the last path (the lowest image so far): 1 if *ret_parent is below
+/* A file that the user names. */
+static int
+find_named (struct vd_ctx *ctx, const char *path, struct found *ret)
+{
+  CLEANUP_FREE char *real = realpath (path, NULL);
+
+  if (!real)
+    return vd_error (ctx, errno, "%s: %m", path);
+  ret->fd = open (real, O_PATH | O_CLOEXEC);
+  if (ret->fd == -1)
+    return vd_error (ctx, errno, "%s: open: %m", path);
+  ret->path = real;
+  real = NULL;
+  return 0;
+}
+
+/* Look at the last file (the lowest image so far): 1 if *ret_parent is below
  * it, 0 if it is the base.
  */
 static int
-step (struct vd_ctx *ctx, struct search *s, char **down, size_t n,
-      char **ret_parent)
+step (struct vd_ctx *ctx, struct search *s, const struct vd_search *how,
+      const struct vd_files *down, struct found *ret_parent)
 {
+  const struct found last = {
+    .path = down->paths[down->n - 1], .fd = down->fds[down->n - 1],
+  };
+  struct place *place = NULL;
   struct vd_image *image;
   struct vd_ctx quiet;
   size_t i;
   int r;
 
-  *ret_parent = NULL;
-  r = add_places_of (ctx, s, down[n - 1]);
-  if (r == 0 && n == 1)
+  r = add_places_of (ctx, s, last.path, last.fd);
+  if (r == 0 && down->n == 1)
     r = add_allowed_places (ctx, s);
+  if (r == 0)                   /* the array may have moved */
+    r = add_place (ctx, s, last.path, last.fd, &place);
   if (r == 0)
-    r = read_image (ctx, s, down[n - 1], &image);
+    r = read_image (ctx, s, &last, &image);
   if (r < 0)
     return r;
   r = check_encrypted (ctx, s, image);
-  if (s->how->alone)
+  if (how->alone)
     ;
-  else if (r == 0 && n == 1 && s->how->parent) {
-    *ret_parent = realpath (s->how->parent, NULL);
-    if (!*ret_parent)
-      r = vd_error (ctx, errno, "%s: %m", s->how->parent);
-  }
+  else if (r == 0 && down->n == 1 && how->parent)
+    r = find_named (ctx, how->parent, ret_parent);
   else if (r == 0 && image->differencing)
-    r = find_parent (ctx, s, down[n - 1], image, ret_parent);
-  for (i = 0; r == 0 && *ret_parent && i < n; ++i)
-    if (strcmp (down[i], *ret_parent) == 0)
+    r = find_parent (ctx, s, place, image, ret_parent);
+  for (i = 0; r == 0 && ret_parent->path && i < down->n; ++i)
+    if (strcmp (down->paths[i], ret_parent->path) == 0)
       r = vd_error (ctx, ELOOP, "%s: its parent would be %s, which is above "
-                    "it already: a circle", image->name, *ret_parent);
+                    "it already: a circle", image->name, ret_parent->path);
   vd_ctx_init (&quiet, NULL);
   vd_image_close (&quiet, image);
   if (r < 0) {
-    free (*ret_parent);
+    found_free (ret_parent);
     return r;
   }
-  return *ret_parent != NULL;
+  return ret_parent->path != NULL;
+}
+
+static void
+turn_round (struct vd_files *files)
+{
+  size_t i;
+
+  for (i = 0; i < files->n / 2; ++i) {
+    size_t j = files->n - 1 - i;
+    char *path = files->paths[i];
+    int fd = files->fds[i];
+
+    files->paths[i] = files->paths[j];
+    files->fds[i] = files->fds[j];
+    files->paths[j] = path;
+    files->fds[j] = fd;
+  }
 }
 
 int
 vd_find_chain (struct vd_ctx *ctx, const char *path,
-               const struct vd_search *how, char ***ret, size_t *ret_n)
+               const struct vd_search *how, struct vd_files *ret)
 {
-  struct search s = { .how = how };
-  char **paths = calloc (MAX_CHAIN + 1, sizeof paths[0]), *parent;
-  size_t n = 0, i;
+  struct search s = { .policy = how->policy };
+  struct vd_files files = {
+    .paths = calloc (VD_CHAIN_MAX, sizeof files.paths[0]),
+    .fds = calloc (VD_CHAIN_MAX, sizeof files.fds[0]),
+  };
+  struct found next = { 0 };
   int r;
 
-  if (!paths)
-    return no_memory (ctx);
-  paths[n++] = realpath (path, NULL);
-  if (!paths[0]) {
-    r = vd_error (ctx, errno, "%s: %m", path);
-    goto out;
-  }
-  while ((r = step (ctx, &s, paths, n, &parent)) == 1) {
-    if (n == MAX_CHAIN) {
-      free (parent);
+  if (!files.paths || !files.fds)
+    r = no_memory (ctx);
+  else
+    r = find_named (ctx, path, &next);
+  if (r == 0)
+    r = 1;
+  while (r == 1) {
+    if (files.n == VD_CHAIN_MAX) {
+      found_free (&next);
       r = vd_error (ctx, ELOOP, "%s: has more than %d images below it", path,
-                    MAX_CHAIN - 1);
+                    VD_CHAIN_MAX - 1);
       break;
     }
-    paths[n++] = parent;
+    files.paths[files.n] = next.path;
+    files.fds[files.n++] = next.fd;
+    next = (struct found) { 0 };
+    r = step (ctx, &s, how, &files, &next);
   }
-  /* Found from the top down, wanted from the base up. */
-  for (i = 0; r == 0 && i < n / 2; ++i) {
-    char *t = paths[i];
-
-    paths[i] = paths[n - 1 - i];
-    paths[n - 1 - i] = t;
-  }
-
- out:
   free_search (&s);
   if (r < 0) {
-    vd_paths_free (paths);
+    vd_files_free (&files);
     return r;
   }
-  *ret = paths;
-  *ret_n = n;
+  /* Found from the top down, wanted from the base up. */
+  turn_round (&files);
+  *ret = files;
   return 0;
+}
+
+int
+vd_check_settings (struct vd_ctx *ctx, const struct vd_chain *chain)
+{
+  struct search s = { 0 };
+  size_t i;
+  int r = 0;
+
+  for (i = 0; r == 0 && i < vd_chain_length (chain); ++i) {
+    const struct vd_image *image = vd_chain_image (chain, i);
+    CLEANUP_FREE char *real = realpath (image->name, NULL);
+
+    if (!real)
+      r = vd_error (ctx, errno, "%s: %m", image->name);
+    else
+      r = add_places_of (ctx, &s, real, -1);
+    if (r == 0)
+      r = check_encrypted (ctx, &s, image);
+  }
+  free_search (&s);
+  return r;
 }

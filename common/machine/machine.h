@@ -13,7 +13,7 @@
 #ifndef VDKIT_MACHINE_H
 #define VDKIT_MACHINE_H
 
-#include "image.h"
+#include "chain.h"
 
 struct vd_search {
   const struct vd_policy *policy;       /* NULL: nothing more is allowed */
@@ -25,18 +25,33 @@ struct vd_search {
   vd_log_fn log;
 };
 
-/* The files of the image's chain, base first, the image itself last; absolute
- * names if path is.  The array ends with NULL; free with vd_paths_free.
+/* Files, base first.  Who checked them keeps them open: open these, as names
+ * can come to mean other files.
+ */
+struct vd_files {
+  size_t n;
+  char **paths;                 /* real paths */
+  int *fds;                     /* O_PATH */
+};
+
+/* The files of the image's chain, the image itself last; for vd_files_free.
  *
  * -EUNATCH: a parent cannot be found; the message names it, the places that
  * were looked at, and what to do.  -ENOTUNIQ: two files have the UUID.
  * -EFBIG: it may be in a folder with too many entries.  -ELOOP: too long, or
- * a circle.  -ENOTSUP: encrypted, by a .vbox file.
+ * a circle.  -ENOTSUP: encrypted, by a .vbox file.  -ESTALE: a file was
+ * replaced meanwhile.
  */
 extern int vd_find_chain (struct vd_ctx *ctx, const char *path,
-                          const struct vd_search *how,
-                          char ***ret, size_t *ret_n);
+                          const struct vd_search *how, struct vd_files *ret);
 
-extern void vd_paths_free (char **paths);
+extern void vd_files_free (struct vd_files *files);
+
+/* For a chain whose images the user has named: have the .vbox files in the
+ * places that vd_find_chain looks at anything against one of them?  -ENOTSUP:
+ * it is encrypted.
+ */
+extern int vd_check_settings (struct vd_ctx *ctx,
+                              const struct vd_chain *chain);
 
 #endif /* VDKIT_MACHINE_H */

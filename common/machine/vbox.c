@@ -3,16 +3,14 @@
 #include <config.h>
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <libxml/parser.h>
 #include <libxml/tree.h>
 
 #include "cleanup.h"
+#include "file.h"
 #include "vbox.h"
 
 #define MAX_DEPTH 512           /* of elements; libxml2 has a limit too */
@@ -128,50 +126,43 @@ parse (struct vd_ctx *ctx, struct vbox *v, const char *text, size_t len)
 }
 
 static int
-read_file (struct vd_ctx *ctx, const char *path, char **ret, size_t *ret_len)
+read_file (struct vd_ctx *ctx, const char *path, int fd, char **ret,
+           size_t *ret_len)
 {
-  struct stat sb;
-  size_t len = 0;
-  ssize_t n = 1;
-  char *text;
-  int fd, r = 0;
+  CLEANUP_FREE char *text = NULL;
+  struct vd_store *store;
+  uint64_t size = 0;
+  int r;
 
-  fd = open (path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-  if (fd == -1)
-    return vd_error (ctx, errno, "%s: open: %m", path);
-  if (fstat (fd, &sb) == -1 || !S_ISREG (sb.st_mode) ||
-      sb.st_size > VBOX_MAX) {
-    close (fd);
-    return vd_error (ctx, EFBIG, "%s: is not a regular file of at most %d "
-                     "bytes", path, VBOX_MAX);
-  }
-  text = malloc (sb.st_size + 1);
-  while (text && n > 0 && len < (size_t) sb.st_size) {
-    n = read (fd, text + len, sb.st_size - len);
-    if (n > 0)
-      len += n;
-  }
-  if (!text || n == -1)
-    r = vd_error (ctx, text ? errno : ENOMEM, "%s: read: %m", path);
-  close (fd);
-  if (r < 0) {
-    free (text);
+  r = vd_file_open_fd (ctx, path, fd, false, VD_LOCK_OFF, NULL, &store);
+  if (r < 0)
     return r;
+  r = vd_store_get_size (ctx, store, &size);
+  if (r == 0 && size > VBOX_MAX)
+    r = vd_error (ctx, EFBIG, "%s: is larger than %d bytes", path, VBOX_MAX);
+  if (r == 0) {
+    text = malloc (size + 1);
+    r = text ? vd_store_pread (ctx, store, text, size, 0)
+      : vd_error (ctx, ENOMEM, "%s: no memory", path);
   }
+  vd_store_close (store);
+  if (r < 0)
+    return r;
   *ret = text;
-  *ret_len = len;
+  text = NULL;
+  *ret_len = size;
   return 0;
 }
 
 int
-vbox_read (struct vd_ctx *ctx, const char *path, struct vbox **ret)
+vbox_read (struct vd_ctx *ctx, const char *path, int fd, struct vbox **ret)
 {
   CLEANUP_FREE char *text = NULL;
   struct vbox *v;
   size_t len = 0;
   int r;
 
-  r = read_file (ctx, path, &text, &len);
+  r = read_file (ctx, path, fd, &text, &len);
   if (r < 0)
     return r;
   v = calloc (1, sizeof *v);

@@ -28,8 +28,11 @@ struct vbox {
   size_t n;
 };
 
-/* -EIO: not well-formed, or not a settings file; -EFBIG: too large. */
-extern int vbox_read (struct vd_ctx *ctx, const char *path,
+/* fd: a descriptor (O_PATH will do) of the file, which stays the caller's; the
+ * path is for messages.  -EIO: not well-formed, or not a settings file;
+ * -EFBIG: too large.
+ */
+extern int vbox_read (struct vd_ctx *ctx, const char *path, int fd,
                       struct vbox **ret);
 extern void vbox_free (struct vbox *v); /* NULL is fine */
 

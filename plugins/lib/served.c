@@ -50,9 +50,8 @@ open_how (const struct served *d, enum vd_write write)
   };
 }
 
-/* The files of the chain, base first. */
 static int
-find_files (struct vd_ctx *ctx, struct served *d, char ***ret, size_t *ret_n)
+find_files (struct vd_ctx *ctx, struct served *d, struct vd_files *ret)
 {
   const struct params *p = &d->params;
   const struct vd_search how = {
@@ -62,28 +61,28 @@ find_files (struct vd_ctx *ctx, struct served *d, char ***ret, size_t *ret_n)
     .log = d->disk.log,
   };
 
-  return vd_find_chain (ctx, p->file, &how, ret, ret_n);
+  return vd_find_chain (ctx, p->file, &how, ret);
 }
 
 static int
 open_chain (struct vd_ctx *ctx, struct served *d)
 {
   const struct params *p = &d->params;
-  const struct vd_chain_open how = {
+  struct vd_chain_open how = {
     .how = open_how (d, p->require ? VD_WRITE_REQUIRE : VD_WRITE_NO),
     .alone = p->single_link,
     .force_link = p->force_link,
   };
-  char **paths;
-  size_t n;
+  struct vd_files files;
   int r;
 
-  r = find_files (ctx, d, &paths, &n);
+  r = find_files (ctx, d, &files);
   if (r < 0)
     return r;
-  r = vd_chain_open (ctx, (const char *const *) paths, n, &how,
+  how.fds = files.fds;
+  r = vd_chain_open (ctx, (const char *const *) files.paths, files.n, &how,
                      &d->disk.chain);
-  vd_paths_free (paths);
+  vd_files_free (&files);
   return r;
 }
 

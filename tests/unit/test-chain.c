@@ -17,6 +17,7 @@
 #include "chance.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -523,8 +524,11 @@ test_model (void **state)
 #define TOP 3
 #define NR_THREADS 4
 
+#define MAX_VIEWS 3
+
 static struct {
-  struct vd_owners *owners;
+  unsigned views;
+  struct vd_owners *owners[MAX_VIEWS];
   _Atomic uint8_t truth[UNITS];
   _Atomic bool done[UNITS];     /* the write was reported */
   _Atomic unsigned wrong;
@@ -544,13 +548,14 @@ static void *
 race_write (void *arg)
 {
   uintptr_t me = (uintptr_t) arg;
-  unsigned i;
+  unsigned i, v;
 
   for (i = me; i < UNITS; i += NR_THREADS) {
     unsigned unit = i * 7919u % UNITS;
 
     atomic_store_explicit (&race.truth[unit], TOP, memory_order_release);
-    vd_owners_forget (race.owners, (uint64_t) unit * UNIT + 100, 1, TOP);
+    for (v = 0; v < race.views; ++v)
+      vd_owners_forget (race.owners[v], (uint64_t) unit * UNIT + 100, 1, TOP);
     atomic_store (&race.done[unit], true);
   }
   return NULL;
@@ -563,32 +568,40 @@ race_read (void *arg)
   CTX (ctx);
 
   for (i = 0; i < 30000; ++i) {
+    int owner, before;
     bool done;
-    int owner;
 
     unit = (unit * 6364136223846793005u + 1442695040888963407u) >> 3;
+    before = unit % UNITS % TOP;
     done = atomic_load (&race.done[unit % UNITS]);
-    owner = vd_owners_get (ctx, race.owners, unit % UNITS * UNIT, UNIT,
-                           find_truth, NULL, &n);
-    if ((done && owner != TOP) || n != UNIT)
+    owner = vd_owners_get (ctx, race.owners[i % race.views],
+                           unit % UNITS * UNIT, UNIT, find_truth, NULL, &n);
+    if ((owner != TOP && (done || owner != before)) || n != UNIT)
       race.wrong++;
   }
   return NULL;
 }
 
+/* Several views in a pool of 3 pages, which is what one of them needs. */
 static void
-test_owners_threads (void **state)
+run_race (unsigned views)
 {
+  struct vd_owner_pool *pool = vd_owner_pool_new (3);
   pthread_t t[2 * NR_THREADS];
   uintptr_t i;
   uint64_t n;
   CTX (ctx);
 
-  (void) state;
-  race.owners = vd_owners_new ((uint64_t) UNITS * UNIT, UNIT);
-  assert_non_null (race.owners);
-  for (i = 0; i < UNITS; ++i)
+  assert_non_null (pool);
+  race.views = views;
+  for (i = 0; i < views; ++i) {
+    race.owners[i] = vd_owners_new (pool, (uint64_t) UNITS * UNIT, UNIT);
+    assert_non_null (race.owners[i]);
+  }
+  for (i = 0; i < UNITS; ++i) {
     atomic_store (&race.truth[i], i % TOP);
+    atomic_store (&race.done[i], false);
+  }
   for (i = 0; i < NR_THREADS; ++i) {
     assert_int_equal (pthread_create (&t[2 * i], NULL, race_read,
                                       (void *) (i + 1)), 0);
@@ -598,11 +611,85 @@ test_owners_threads (void **state)
   for (i = 0; i < 2 * NR_THREADS; ++i)
     pthread_join (t[i], NULL);
   assert_int_equal (race.wrong, 0);
-  assert_int_equal (vd_owners_get (ctx, race.owners, 0,
-                                   (uint64_t) UNITS * UNIT, find_truth, NULL,
-                                   &n), TOP);
-  assert_int_equal (n, (uint64_t) UNITS * UNIT);
-  vd_owners_free (race.owners);
+  for (i = 0; i < views; ++i) {
+    assert_int_equal (vd_owners_get (ctx, race.owners[i], 0,
+                                     (uint64_t) UNITS * UNIT, find_truth,
+                                     NULL, &n), TOP);
+    assert_int_equal (n, (uint64_t) UNITS * UNIT);
+    vd_owners_free (race.owners[i]);
+  }
+  vd_owner_pool_free (pool);
+}
+
+static void
+test_owners_threads (void **state)
+{
+  (void) state;
+  run_race (1);
+}
+
+static void
+test_owners_take (void **state)
+{
+  (void) state;
+  run_race (MAX_VIEWS);
+}
+
+static unsigned found;          /* calls of find_own */
+
+static int
+find_own (struct vd_ctx *ctx, void *opaque, uint64_t offset, uint64_t len)
+{
+  (void) ctx;
+  (void) len;
+  found++;
+  return (offset / UNIT + (uintptr_t) opaque) % 100;
+}
+
+/* However many views of however large disks there are, they share the pool's
+ * memory; and what one of them alone knows it keeps.
+ */
+static void
+test_owners_memory (void **state)
+{
+  const size_t pages = 16, views = 100;
+  const uint64_t units = pages * VD_OWNER_PAGE_UNITS;
+  struct vd_owner_pool *pool = vd_owner_pool_new (pages);
+  struct vd_owners *owners[100];
+  size_t before = mallinfo2 ().uordblks, used, v;
+  uint64_t i, n;
+  CTX (ctx);
+
+  (void) state;
+  assert_non_null (pool);
+  for (v = 0; v < views; ++v) {
+    owners[v] = vd_owners_new (pool, units * UNIT, UNIT);
+    assert_non_null (owners[v]);
+    for (i = 0; i < units; i += 97)
+      assert_int_equal (vd_owners_get (ctx, owners[v], i * UNIT, UNIT,
+                                       find_own, (void *) v, &n),
+                        (i + v) % 100);
+  }
+  used = mallinfo2 ().uordblks - before;
+  if (used > pages * 4400 + views * 200)
+    fail_msg ("%zu views take %zu bytes", views, used);
+  /* The last one has all of the pool, and so has the first if it looks. */
+  for (v = views - 1;; v = 0) {
+    for (i = 0; i < units; i += 97)
+      vd_owners_get (ctx, owners[v], i * UNIT, UNIT, find_own, (void *) v,
+                     &n);
+    found = 0;
+    for (i = 0; i < units; i += 97)
+      assert_int_equal (vd_owners_get (ctx, owners[v], i * UNIT, UNIT,
+                                       find_own, (void *) v, &n),
+                        (i + v) % 100);
+    assert_int_equal (found, 0);
+    if (v == 0)
+      break;
+  }
+  for (v = 0; v < views; ++v)
+    vd_owners_free (owners[v]);
+  vd_owner_pool_free (pool);
 }
 
 /* Each thread writes ranges of its own and must read what it wrote; another
@@ -719,6 +806,8 @@ main (void)
 {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test (test_owners_threads),
+    cmocka_unit_test (test_owners_take),
+    cmocka_unit_test (test_owners_memory),
     cmocka_unit_test (test_chain_threads),
     cmocka_unit_test (test_model),
   };
