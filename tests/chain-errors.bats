@@ -412,6 +412,31 @@ EOX
   works -r vmdk 'data disk.vmdk'
 }
 
+@test "an encrypted disk is refused by the filter, too" {
+  local one=de6ee40f-24ce-430e-bf47-a1b3fed056d9 uuid chain
+  local two=5c98a506-927f-4175-a084-d380c0276124
+  machine
+  chain=(vdi alpha-system.vdi "diff=Snapshots/{$one}.vdi"
+         "diff=Snapshots/{$two}.vdi")
+  works -r --filter=diff "${chain[@]}"
+  sed "s|\({$two}.vdi\" format=\"VDI\"\)/>|\1></HardDisk>|" "$settings" >plain
+  for uuid in "$one" "$two"; do
+    sed "s|<HardDisk uuid=.{$uuid}[^>]*>|&<Property name=\"CRYPT/KeyId\" value=\"x\"/>|" \
+      plain >"$settings"
+    grep -q CRYPT "$settings"
+    fails "{$uuid}.vdi: is encrypted, as .*Fixture Alpha.vbox says" \
+      --filter=diff "${chain[@]}"
+    fails "{$uuid}.vdi: is encrypted" --filter=diff --filter=diff \
+      "${chain[@]}"
+    # And no new image is made on it.
+    fails "{$uuid}.vdi: is encrypted" --filter=diff "${chain[@]}" \
+      diff=new.vdi diff-create=vdi
+    [ ! -e new.vdi ]
+  done
+  works -r --filter=diff vmdk 'data disk.vmdk' \
+    'diff=Snapshots/{eaf75c30-f369-406a-ac23-8d131c98568e}.vmdk'
+}
+
 @test "an absolute location in a .vbox is refused, unless allowed" {
   machine
   mkdir ../private

@@ -21,7 +21,10 @@ stacked () {
 refusal () {
   local status=0
   serve -r "$@" -- 'nbdcopy "$uri" null:' >out 2>&1 || status=$?
-  [ "$status" -ne 0 ] && [ "$status" -ne 124 ] || { cat out; return 1; }
+  if [ "$status" -eq 0 ] || [ "$status" -eq 124 ]; then
+    cat out
+    return 1
+  fi
   grep -E '^nbdkit: .*error' out | sed 's/^nbdkit: .*error: //' | head -1
 }
 
