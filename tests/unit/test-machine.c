@@ -253,7 +253,7 @@ test_read_limit (void **state)
   make ("child.vdi", "vdi", 0, &parent, NULL);
   vd_uuid_text (&parent.uuid, uuid);
 
-  make_descriptor ("long.vmdk", uuid, 70000);
+  make_descriptor ("long.vmdk", uuid, 70400);
   assert_fails (ctx, vd_find_chain (ctx, in_dir ("child.vdi"), &how, &files),
                 EUNATCH, "more than 64 KiB");
   assert_non_null (strstr (ctx->message, "parent=FILE"));
@@ -265,7 +265,7 @@ test_read_limit (void **state)
   vd_files_free (&files);
 
   assert_int_equal (unlink (in_dir ("long.vmdk")), 0);
-  make_descriptor ("short.vmdk", uuid, 40000);
+  make_descriptor ("short.vmdk", uuid, 64000);
   assert_ok (ctx, vd_find_chain (ctx, in_dir ("child.vdi"), &how, &files));
   assert_int_equal (files.n, 2);
   assert_string_equal (strrchr (files.paths[0], '/'), "/short.vmdk");
