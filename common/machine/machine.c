@@ -21,10 +21,7 @@
 
 /* rules 6 */
 #define MAX_ENTRIES 4096        /* of a folder */
-/* Bytes of a file that nobody has named: 64 KiB, which is the room that
- * VirtualBox may reserve for a descriptor, and headers.
- */
-#define MAX_READ (65536 + 4096)
+#define MAX_READ 65536          /* bytes of a file that nobody has named */
 
 /* A name of ours that may mean something else by the time when it is used: so
  * the file is kept with it (O_PATH), and what counts is the file.

@@ -49,6 +49,28 @@ vmdk_probe (const uint8_t *head, size_t n)
   return vmdk_descriptor_probe (head, n);
 }
 
+/* Read up to *len bytes.  A descriptor ends at the first NUL, and VirtualBox
+ * reserves 100 KiB for 500 bytes: who looks into many files does not want all
+ * of that.
+ */
+static int
+read_text (struct vd_ctx *ctx, struct vd_image *image, char *text,
+           uint64_t offset, uint64_t *len)
+{
+  uint64_t piece = image->info ? 4096 : *len, done, n;
+  int r;
+
+  for (done = 0; done < *len; done += n) {
+    n = min_u64 (piece, *len - done);
+    r = vd_store_pread (ctx, image->store, text + done, n, offset + done);
+    if (r < 0)
+      return r;
+    if (memchr (text + done, '\0', n))
+      *len = done + n;
+  }
+  return 0;
+}
+
 static int
 parse_text (struct vd_ctx *ctx, struct vd_image *image, uint64_t offset,
             uint64_t len)
@@ -60,7 +82,7 @@ parse_text (struct vd_ctx *ctx, struct vd_image *image, uint64_t offset,
   if (!text)
     return vd_error (ctx, ENOMEM, "%s: no memory for the descriptor",
                      image->name);
-  r = vd_store_pread (ctx, image->store, text, len, offset);
+  r = read_text (ctx, image, text, offset, &len);
   if (r < 0)
     return r;
   vmdk->descriptor_offset = offset;

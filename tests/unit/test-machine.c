@@ -265,7 +265,7 @@ test_read_limit (void **state)
   vd_files_free (&files);
 
   assert_int_equal (unlink (in_dir ("long.vmdk")), 0);
-  make_descriptor ("short.vmdk", uuid, 64000);
+  make_descriptor ("short.vmdk", uuid, 60000);
   assert_ok (ctx, vd_find_chain (ctx, in_dir ("child.vdi"), &how, &files));
   assert_int_equal (files.n, 2);
   assert_string_equal (strrchr (files.paths[0], '/'), "/short.vmdk");
