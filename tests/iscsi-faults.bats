@@ -235,12 +235,11 @@ h.pwrite(b'1' * 512, 0)
 other = subprocess.Popen(['./reserve', '$url'], stdin=subprocess.PIPE,
                          stdout=subprocess.PIPE)
 assert other.stdout.readline() == b'reserved\\n'
-for op in (lambda: h.pwrite(b'2' * 512, 0), lambda: h.zero(512, 0)):
-    try:
-        op()
-        raise SystemExit('wrote to a reserved LUN')
-    except nbd.Error as e:
-        assert e.errno == 'EPERM', e.errno
+try:
+    h.pwrite(b'2' * 512, 0)
+    raise SystemExit('wrote to a reserved LUN')
+except nbd.Error as e:
+    assert e.errno == 'EPERM', e.errno
 assert h.pread(512, 0) == b'1' * 512
 other.communicate()
 assert other.returncode == 0
