@@ -25,6 +25,7 @@ enum role { NOBODY, READER, WRITER };
 struct file {
   struct vd_store st;
   int fd;
+  struct stat inode;            /* which it is; its size may be another now */
   enum role locked;             /* whose lock bytes fd holds */
   _Atomic bool no_dsync;        /* RWF_DSYNC does not work here */
 };
@@ -628,17 +629,22 @@ open_again (struct vd_ctx *ctx, const char *name, int old,
 
 /* Makes the store; takes over fd on success. */
 static int
-make_store (struct vd_ctx *ctx, const char *name, int fd, bool block,
-            bool write, enum role locked, struct vd_store **ret)
+make_store (struct vd_ctx *ctx, const char *name, int fd, bool write,
+            enum role locked, struct vd_store **ret)
 {
-  struct file *f = calloc (1, sizeof *f);
+  struct file *f;
+  struct stat sb;
 
+  if (fstat (fd, &sb) == -1)
+    return vd_error (ctx, errno, "%s: fstat: %m", name);
+  f = calloc (1, sizeof *f);
   if (f == NULL || vd_store_init (&f->st, &file_ops, name, write) < 0) {
     free (f);
     return vd_error (ctx, ENOMEM, "%s: out of memory", name);
   }
-  f->st.fixed_size = block;
+  f->st.fixed_size = S_ISBLK (sb.st_mode);
   f->fd = fd;
+  f->inode = sb;
   f->locked = locked;
   *ret = &f->st;
   return 0;
@@ -661,7 +667,7 @@ vd_file_open_fd (struct vd_ctx *ctx, const char *name, int probe, bool write,
   if (lock != VD_LOCK_OFF)
     r = lock_fd (ctx, name, fd, write ? WRITER : READER, &held, ret_writer);
   if (r == 0)
-    r = make_store (ctx, name, fd, S_ISBLK (sb.st_mode), write, held, ret);
+    r = make_store (ctx, name, fd, write, held, ret);
   if (r < 0)
     close (fd);
   return r;
@@ -695,19 +701,14 @@ vd_same_inode (const struct stat *a, const struct stat *b)
 static bool
 file_is (const struct vd_store *st, const struct stat *sb)
 {
-  struct stat mine;
-
-  return fstat (((const struct file *) st)->fd, &mine) == 0 &&
-    vd_same_inode (&mine, sb);
+  return vd_same_inode (&((const struct file *) st)->inode, sb);
 }
 
 bool
 vd_file_same (const struct vd_store *a, const struct vd_store *b)
 {
-  struct stat sb;
-
   return a->ops == &file_ops &&
-    fstat (((const struct file *) a)->fd, &sb) == 0 && vd_file_is (b, &sb);
+    vd_file_is (b, &((const struct file *) a)->inode);
 }
 
 static int
@@ -733,7 +734,7 @@ file_reopen_write (struct vd_ctx *ctx, struct vd_store *st, bool locks,
     if (held != NOBODY)
       r = ask_bytes (ctx, st->name, fd, WRITER, ret_writer);
     if (r == 0)
-      r = make_store (ctx, st->name, fd, st->fixed_size, true, held, ret);
+      r = make_store (ctx, st->name, fd, true, held, ret);
     if (r == 0) {
       old->locked = NOBODY;
       return 0;
@@ -807,7 +808,7 @@ vd_file_create_at (struct vd_ctx *ctx, int folder, const char *path,
   if (lock != VD_LOCK_OFF)
     r = lock_fd (ctx, name, fd, WRITER, &held, NULL);
   if (r == 0)
-    r = make_store (ctx, name, fd, false, true, held, ret);
+    r = make_store (ctx, name, fd, true, held, ret);
   if (r < 0) {
     unlinkat (folder, path, 0);
     close (fd);
