@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 
 #include "lun-internal.h"
@@ -29,15 +30,41 @@ what_text (enum vd_scsi what)
   return "command";
 }
 
+/* The session that has least to do, and of these the first.  With as many as
+ * there are threads each has one to itself, and reads its own answers: to wake
+ * the thread that waits for an answer costs more than the answer.
+ */
+static unsigned
+idlest (struct lun *lun)
+{
+  unsigned i, n, best = 0, least = UINT_MAX;
+
+  for (i = 0; i < lun->n_sessions; i++) {
+    n = atomic_load_explicit (&lun->busy[i], memory_order_relaxed);
+    /* If somebody has just come n is what there is now. */
+    if (n == 0 && atomic_compare_exchange_strong (&lun->busy[i], &n, 1))
+      return i;
+    if (n < least) {
+      least = n;
+      best = i;
+    }
+  }
+  atomic_fetch_add_explicit (&lun->busy[best], 1, memory_order_relaxed);
+  return best;
+}
+
 static void
 run (struct lun *lun, struct vd_scsi_cmd *cmds, unsigned n)
 {
-  unsigned i = 0;
+  unsigned i;
 
-  if (lun->n_sessions > 1)
-    i = atomic_fetch_add_explicit (&lun->next_session, 1,
-                                   memory_order_relaxed) % lun->n_sessions;
+  if (lun->n_sessions == 1) {
+    vd_iscsi_run (lun->sessions[0], cmds, n);
+    return;
+  }
+  i = idlest (lun);
   vd_iscsi_run (lun->sessions[i], cmds, n);
+  atomic_fetch_sub_explicit (&lun->busy[i], 1, memory_order_relaxed);
 }
 
 int

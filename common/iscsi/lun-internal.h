@@ -37,7 +37,7 @@ struct lun {
   pthread_rwlock_t blocks_lock;
 
   unsigned n_sessions;
-  _Atomic unsigned next_session;
+  _Atomic unsigned busy[VD_LUN_MAX_SESSIONS];   /* requests under way */
   struct vd_iscsi_session *sessions[VD_LUN_MAX_SESSIONS];
 };
 
