@@ -25,6 +25,13 @@
 /* Returned to end the scan: no_write is set. */
 #define SCAN_DAMAGE (-ECANCELED)
 
+/* A directory, read from front to back: the entries from first on. */
+struct directory {
+  struct vd_table *table;
+  struct vd_table_pin pin;      /* none if pin.count is 0 */
+  uint64_t first;
+};
+
 struct scan {
   struct vmdk_extent *x;
   struct hosted *hs;
@@ -34,6 +41,8 @@ struct scan {
   /* Tables that do not stand in order behind their directory, ascending. */
   uint32_t *tables;
   size_t ntables, room;
+
+  struct directory gds[2];
 
   /* Of check_tables and repair: batches of tables and of their copies. */
   uint8_t *batch[2];
@@ -60,17 +69,44 @@ damage (struct scan *s, const char *fmt, ...)
   return SCAN_DAMAGE;
 }
 
-/* A directory entry and that of the copy; without a copy they are equal. */
+static void
+leave_page (struct directory *d)
+{
+  if (d->pin.count > 0)
+    vd_table_unpin (d->table, &d->pin);
+  d->pin.count = 0;
+}
+
+/* To find and pin a page costs much more than to look at one that is. */
 static int
-get_gde (struct vd_ctx *ctx, struct hosted *hs, uint64_t piece,
-         uint32_t gde[2])
+get_from (struct vd_ctx *ctx, struct directory *d, uint64_t piece,
+          uint32_t *ret)
 {
   int r;
 
-  r = vd_table_get (ctx, hs->gd, piece, &gde[0]);
+  if (piece < d->first || piece - d->first >= d->pin.count) {
+    leave_page (d);
+    r = vd_table_pin (ctx, d->table, piece, &d->pin);
+    if (r < 0) {
+      d->pin.count = 0;
+      return r;
+    }
+    d->first = piece;
+  }
+  *ret = vd_table_entry (&d->pin, piece - d->first);
+  return 0;
+}
+
+/* A directory entry and that of the copy; without a copy they are equal. */
+static int
+get_gde (struct vd_ctx *ctx, struct scan *s, uint64_t piece, uint32_t gde[2])
+{
+  int r;
+
+  r = get_from (ctx, &s->gds[0], piece, &gde[0]);
   gde[1] = gde[0];
-  if (r == 0 && hs->rgd)
-    r = vd_table_get (ctx, hs->rgd, piece, &gde[1]);
+  if (r == 0 && s->gds[1].table)
+    r = get_from (ctx, &s->gds[1], piece, &gde[1]);
   return r;
 }
 
@@ -197,7 +233,7 @@ check_directory (struct vd_ctx *ctx, struct scan *s)
   }
 
   for (piece = 0; piece < hs->ngts; ++piece) {
-    r = get_gde (ctx, hs, piece, gde);
+    r = get_gde (ctx, s, piece, gde);
     if (r == 0)
       r = check_gde (ctx, s, piece, gde);
     for (copy = 0; r == 0 && copy < (hs->rgd ? 2u : 1u); ++copy)
@@ -300,7 +336,7 @@ repair_table (struct vd_ctx *ctx, struct scan *s, uint64_t piece,
 
   if (copy == NULL || memcmp (table, copy, hs->gt_bytes) == 0)
     return 0;
-  r = get_gde (ctx, hs, piece, gde);
+  r = get_gde (ctx, s, piece, gde);
   if (r < 0)
     return r;
   hosted_resolve (hs, piece, table, copy);
@@ -353,13 +389,13 @@ for_tables (struct vd_ctx *ctx, struct scan *s,
     bool hole[2] = { false, false };
 
     count = 1;
-    r = get_gde (ctx, hs, piece, gde);
+    r = get_gde (ctx, s, piece, gde);
     if (r < 0)
       return r;
     if (gde[0] == 0 || gde[1] == 0)
       continue;                 /* check_gde has seen to it */
     while (piece + count < hs->ngts && count < BATCH / hs->gt_bytes) {
-      r = get_gde (ctx, hs, piece + count, next);
+      r = get_gde (ctx, s, piece + count, next);
       if (r < 0)
         return r;
       if (next[0] != gde[0] + count * n || next[1] != gde[1] + count * n)
@@ -392,6 +428,8 @@ static int
 scan_new (struct vd_ctx *ctx, struct scan *s, struct vmdk_extent *x)
 {
   *s = (struct scan) { .x = x, .hs = x->priv };
+  s->gds[0].table = s->hs->gd;
+  s->gds[1].table = s->hs->rgd;
   s->batch[0] = malloc (BATCH);
   s->batch[1] = malloc (BATCH);
   if (s->batch[0] == NULL || s->batch[1] == NULL)
@@ -402,6 +440,8 @@ scan_new (struct vd_ctx *ctx, struct scan *s, struct vmdk_extent *x)
 static void
 scan_free (struct scan *s)
 {
+  leave_page (&s->gds[0]);
+  leave_page (&s->gds[1]);
   vmdk_places_free (s->places);
   free (s->tables);
   free (s->batch[0]);
@@ -449,14 +489,13 @@ hosted_repair (struct vd_ctx *ctx, struct vmdk_extent *x)
   r = scan_new (ctx, &s, x);
   if (r == 0)
     r = for_tables (ctx, &s, repair_table);
-  scan_free (&s);
 
   /* Only an empty table is named by one directory alone. */
   for (piece = 0; r == 0 && hs->rgd && piece < hs->ngts; ++piece) {
     const struct vd_table_change change = { .index = piece, .value = 0 };
     struct vd_table *gd;
 
-    r = get_gde (ctx, hs, piece, gde);
+    r = get_gde (ctx, &s, piece, gde);
     if (r < 0 || (gde[0] == 0) == (gde[1] == 0))
       continue;
     gd = gde[0] ? hs->gd : hs->rgd;
@@ -467,5 +506,6 @@ hosted_repair (struct vd_ctx *ctx, struct vmdk_extent *x)
     if (r == 0)
       r = vd_table_write (ctx, gd, &change, 1);
   }
+  scan_free (&s);
   return r;
 }
