@@ -8,10 +8,14 @@
 
 recorder () { timeout "$LIMIT" "$PYTHON" "$lib/recorder.py" "$@" 3>&-; }
 
-# A session that ends in order puts right what a kill left.
+# A session that ends in order puts right what a kill left.  Zeroes where there
+# is nothing would not be stored, and begin none.
 check_after_session () {
   serve "$format" "disk.$format" -- \
-    '$NBDSH -u "$uri" -c "h.pwrite(h.pread(512, 0), 0)"'
+    '$NBDSH -u "$uri" -c "
+was = h.pread(512, 0)
+h.pwrite(b\"x\" * 512, 0)
+h.pwrite(was, 0)"'
   check_clean
 }
 
