@@ -5,6 +5,10 @@
 load lib/common
 load lib/iscsi
 
+has_own_network () {
+  [ "$(readlink "/proc/$1/ns/net")" != "$(readlink /proc/self/ns/net)" ]
+}
+
 setup () {
   common_setup
   [ -e "$PLUGIN_ISCSI" ] || skip "no iSCSI plugin was built"
@@ -12,6 +16,8 @@ setup () {
   unshare -n sleep 300 3>&- &
   target_pids+=($!)
   inside=(nsenter -t $! -n)
+  # Not before it is there: what follows would change the machine's network.
+  wait_for has_own_network $!
   wait_for "${inside[@]}" ip link set lo up
   printf '#!/bin/sh\nexec %s %s "$@"\n' "${inside[*]}" "$(command -v "$NBDKIT")" \
     >nbdkit-inside

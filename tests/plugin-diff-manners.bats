@@ -76,23 +76,3 @@ complete_words () {
     printf "%s\n" "${COMPREPLY[@]}"
   ' bash "$top_srcdir/plugins/completions/nbdkit-vdkit" "$@" | sort | xargs
 }
-
-@test "TAB completes the values of the diff filter" {
-  touch snap1.vdi snap2.vdi
-  local w=(nbdkit --filter "=" "$FILTER_DIFF")
-  assert_equal "$(complete_words "${w[@]}" file diff-create = '')" 'vdi vmdk'
-  assert_equal "$(complete_words "${w[@]}" "$PLUGIN_VDI" diff-create = vm)" vmdk
-  assert_equal "$(complete_words "${w[@]}" "$PLUGIN_VDI" diff-exports =)" \
-    'all none'
-  assert_equal "$(complete_words "${w[@]}" file diff = snap)" \
-    'snap1.vdi snap2.vdi'
-  # In one word, where "=" does not end one.
-  assert_equal "$(complete_words nbdkit "--filter=$FILTER_DIFF" \
-    --filter="$FILTER_DIFF" file diff-lock=a)" 'diff-lock=auto'
-  # Whatever is not ours.
-  assert_equal "$(complete_words "${w[@]}" file --filter = '')" own
-  assert_equal "$(complete_words "${w[@]}" file nonsense = '')" own
-  assert_equal "$(complete_words nbdkit file diff-create = '')" own
-  # The plugins have theirs as before.
-  assert_equal "$(complete_words nbdkit "$PLUGIN_VDI" chain = '')" 'auto none'
-}
