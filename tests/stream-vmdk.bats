@@ -75,6 +75,48 @@ open("end", "wb").write(open("disk.vmdk", "rb").read())
   assert_equal "$(tr -d d <end.raw | wc -c)" 0
 }
 
+@test "a disk that begins with a hole is complete after the flush" {
+  start_nbdkit vmdk disk.vmdk create=stream size=8M
+  python_client "$uri" '
+h.zero(1 << 20, 0)
+h.flush()
+h.zero(2 << 20, 1 << 20)
+open("zeroes", "wb").write(open("disk.vmdk", "rb").read())
+h.pwrite(b"d" * (5 << 20), 3 << 20)
+h.flush()
+import os, signal
+os.kill('"$server_pid"', signal.SIGKILL)'
+  run qemu-img check -f vmdk zeroes
+  [ "$status" -ne 0 ]
+  qemu-img check -f vmdk disk.vmdk
+  serve -r vmdk disk.vmdk -- 'nbdcopy "$uri" copy.raw'
+  { head -c 3M /dev/zero; head -c 5M /dev/zero | tr '\0' d; } >want.raw
+  cmp copy.raw want.raw
+}
+
+@test "nbdcopy --flush of a disk with holes, and the server is killed then" {
+  truncate -s 8M disk.raw
+  printf data | dd of=disk.raw bs=1M seek=2 conv=notrunc status=none
+  printf data | dd of=disk.raw bs=1M seek=5 conv=notrunc status=none
+  start_nbdkit vmdk disk.vmdk create=stream size=8M
+  # A second client that stays keeps the first one's end from completing it.
+  python_client "$uri" '
+import os, signal, subprocess
+subprocess.run(["nbdcopy", "--flush", "disk.raw", "'"$uri"'"], check=True)
+os.kill('"$server_pid"', signal.SIGKILL)'
+  serve -r vmdk disk.vmdk -- 'nbdcopy "$uri" copy.raw'
+  cmp copy.raw disk.raw
+}
+
+@test "a client that leaves gaps: the warning says where the first one is" {
+  left 'import os, signal
+h.pwrite(b"d" * (1 << 20), 0)
+h.pwrite(b"d" * (1 << 20), 7 << 20)
+os.kill(os.getpid(), signal.SIGKILL)'
+  assert_match "$output" \
+    'warning: .*without a flush.* first 1048576 of 8388608 bytes'
+}
+
 @test "the server is killed in the middle: refused by all" {
   start_nbdkit vmdk disk.vmdk create=stream size=8M
   python_client "$uri" 'h.pwrite(b"d" * (3 << 20), 0)

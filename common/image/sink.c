@@ -68,6 +68,7 @@ struct vd_sink_state {
   bool unflushed;               /* written since the last flush */
   uint64_t stored;              /* blocks that start before this are gone */
   uint64_t complete;            /* written without a gap from 0 to here */
+  uint64_t zeroed;              /* the same, of zeroes before all data */
   struct range ahead[NR_AHEAD]; /* ascending, apart, beyond complete */
   unsigned nahead;
   struct waiting *first, *last;
@@ -403,8 +404,11 @@ vd_sink_pwrite (struct vd_ctx *ctx, struct vd_image *image,
   /* Clients like qemu-img zero the whole disk first, and then write: that
    * says nothing about the order of what follows.
    */
-  if (!buf && !s->first && s->stored == 0)
+  if (!buf && !s->first && s->stored == 0) {
+    if (offset <= s->zeroed)
+      s->zeroed = max_u64 (s->zeroed, offset + len);
     return 0;
+  }
   note_written (s, offset, offset + len);
   return drain (ctx, image, s);
 }
@@ -436,21 +440,38 @@ int
 vd_sink_finish (struct vd_ctx *ctx, struct vd_image *image)
 {
   struct vd_sink_state *s = image->engine->sink;
+  uint64_t complete;
   bool doubtful;
   int r;
 
   LOCK_SCOPE (&s->lock);
   if (!s->sink || s->finished)
     return 0;
-  doubtful = s->unflushed && s->complete < image->size;
+  complete = s->complete;       /* before the gaps are closed */
+  doubtful = s->unflushed && complete < image->size;
   r = finish (ctx, image, s);
   if (r == 0 && doubtful)
     vd_warning (ctx, "%s: is complete, but the client has left without a "
                 "flush, and the first %" PRIu64 " of %" PRIu64 " bytes are "
                 "all that it wrote without a gap: if it was interrupted, the "
                 "image lacks what it would have written and has zeroes there",
-                image->name, s->complete, image->size);
+                image->name, complete, image->size);
   return r;
+}
+
+/* Has all of the disk been written, up to its end?  What was zeroed first
+ * counts (the disk may begin with a hole), but not alone: see vd_sink_pwrite.
+ */
+static bool
+all_written (const struct vd_sink_state *s, uint64_t size)
+{
+  uint64_t last = s->nahead > 0 ? s->ahead[s->nahead - 1].end : s->complete;
+  uint64_t to = max_u64 (s->complete, s->zeroed);
+  unsigned i;
+
+  for (i = 0; i < s->nahead && s->ahead[i].start <= to; ++i)
+    to = max_u64 (to, s->ahead[i].end);
+  return to >= size && last >= size;
 }
 
 /* An incomplete image is worth nothing, so there is nothing to make durable.
@@ -466,7 +487,7 @@ vd_sink_flush (struct vd_ctx *ctx, struct vd_image *image)
   if (s->finished)
     return 0;
   s->unflushed = false;
-  if (s->sink && s->complete >= image->size)
+  if (s->sink && all_written (s, image->size))
     return finish (ctx, image, s);
   return check (ctx, image, s);
 }
