@@ -534,15 +534,19 @@ check_overlaps (struct vd_ctx *ctx, struct vd_image *image)
   struct vmdk *vmdk = image->priv;
   CLEANUP_FREE struct vmdk_extent **sorted =
     malloc (vmdk->nextents * sizeof sorted[0]);
-  size_t i;
+  size_t i, n = 0;
 
   if (!sorted)
     return vd_error (ctx, ENOMEM, "%s: no memory for %zu extents",
                      image->name, vmdk->nextents);
+  /* An empty one overlaps nothing, and would hide its neighbours from each
+   * other.
+   */
   for (i = 0; i < vmdk->nextents; ++i)
-    sorted[i] = &vmdk->extents[i];
-  qsort (sorted, vmdk->nextents, sizeof sorted[0], by_file);
-  for (i = 1; i < vmdk->nextents; ++i)
+    if (vmdk->extents[i].size > 0 || vmdk->extents[i].grain)
+      sorted[n++] = &vmdk->extents[i];
+  qsort (sorted, n, sizeof sorted[0], by_file);
+  for (i = 1; i < n; ++i)
     if (sorted[i]->store == sorted[i - 1]->store && sorted[i]->store &&
         (sorted[i]->grain || sorted[i - 1]->grain ||
          overlap (sorted[i - 1], sorted[i])))

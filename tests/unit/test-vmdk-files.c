@@ -156,6 +156,17 @@ test_names (void **state)
   assert_fails (ctx, vd_image_open (ctx, unit_path ("disk.vmdk"), &how,
                                     &image),
                 EROFS, "extents 0 and 2 are the same bytes");
+
+  /* An empty extent between them hides nothing. */
+  f = fopen (unit_path ("disk.vmdk"), "w");
+  assert_non_null (f);
+  fprintf (f, "# Disk DescriptorFile\nversion=1\nCID=12345678\n"
+           "parentCID=ffffffff\ncreateType=\"custom\"\n"
+           "RW 2 FLAT \"a\" 0\nRW 0 FLAT \"a\" 0\nRW 1 FLAT \"a\" 1\n");
+  assert_int_equal (fclose (f), 0);
+  assert_fails (ctx, vd_image_open (ctx, unit_path ("disk.vmdk"), &how,
+                                    &image),
+                EROFS, "extents 0 and 2 are the same bytes");
 }
 
 static void
