@@ -78,9 +78,10 @@ open("end", "wb").write(open("disk.vmdk", "rb").read())
 @test "a disk that begins with a hole is complete after the flush" {
   start_nbdkit vmdk disk.vmdk create=stream size=8M
   python_client "$uri" '
+h.zero(1 << 20, 2 << 20)
 h.zero(1 << 20, 0)
 h.flush()
-h.zero(2 << 20, 1 << 20)
+h.zero(1 << 20, 1 << 20)
 open("zeroes", "wb").write(open("disk.vmdk", "rb").read())
 h.pwrite(b"d" * (5 << 20), 3 << 20)
 h.flush()
@@ -91,6 +92,31 @@ os.kill('"$server_pid"', signal.SIGKILL)'
   qemu-img check -f vmdk disk.vmdk
   serve -r vmdk disk.vmdk -- 'nbdcopy "$uri" copy.raw'
   { head -c 3M /dev/zero; head -c 5M /dev/zero | tr '\0' d; } >want.raw
+  cmp copy.raw want.raw
+}
+
+@test "a client that zeroes the disk first: complete when its end was written" {
+  start_nbdkit vmdk disk.vmdk create=stream size=8M
+  python_client "$uri" '
+h.zero(4 << 20, 4 << 20)
+h.zero(4 << 20, 0)
+h.flush()
+h.pwrite(b"d" * (3 << 20), 1 << 20)
+h.flush()
+open("middle", "wb").write(open("disk.vmdk", "rb").read())
+h.pwrite(b"d" * (1 << 20), 7 << 20)
+h.flush()
+import os, signal
+os.kill('"$server_pid"', signal.SIGKILL)'
+  run qemu-img check -f vmdk middle
+  [ "$status" -ne 0 ]
+  serve -r vmdk disk.vmdk -- 'nbdcopy "$uri" copy.raw'
+  {
+    head -c 1M /dev/zero
+    head -c 3M /dev/zero | tr '\0' d
+    head -c 3M /dev/zero
+    head -c 1M /dev/zero | tr '\0' d
+  } >want.raw
   cmp copy.raw want.raw
 }
 

@@ -47,9 +47,9 @@ struct waiting {
   char data[];
 };
 
-/* Ranges written ahead of the front, zeroes included, so that the front can
- * jump over them.  Requests are few and big, so these merge soon; what finds
- * no room is forgotten, and then waits until the window is full.
+/* What requests have covered: all up to the front, and ranges ahead of it, so
+ * that it can jump over them.  Requests are few and big, so these merge soon;
+ * what finds no room is forgotten, and then waits until the window is full.
  */
 #define NR_AHEAD 1024
 
@@ -57,9 +57,15 @@ struct range {
   uint64_t start, end;
 };
 
+struct covered {
+  uint64_t front;               /* without a gap from 0 to here */
+  unsigned n;
+  struct range ahead[NR_AHEAD]; /* ascending, apart, beyond the front */
+};
+
 struct vd_sink_state {
   pthread_mutex_t lock;
-  pthread_cond_t moved;         /* complete has grown */
+  pthread_cond_t moved;         /* written.front has grown */
   struct vd_sink *sink;         /* the format's; NULL before the first write
                                    and after the last */
   bool finished;
@@ -67,15 +73,13 @@ struct vd_sink_state {
   bool guessed;                 /* something missing was taken for zeroes */
   bool unflushed;               /* written since the last flush */
   uint64_t stored;              /* blocks that start before this are gone */
-  uint64_t complete;            /* written without a gap from 0 to here */
-  uint64_t zeroed;              /* the same, of zeroes before all data */
-  struct range ahead[NR_AHEAD]; /* ascending, apart, beyond complete */
-  unsigned nahead;
+  struct covered written;       /* zeroes included */
+  struct covered zeroed;        /* before all data: see vd_sink_pwrite */
   struct waiting *first, *last;
   size_t bytes;                 /* that wait */
   unsigned patience;            /* ms */
   unsigned waiters;
-  uint64_t hole;                /* complete at which we wait ... */
+  uint64_t hole;                /* written.front at which we wait ... */
   struct timespec until;        /* ... and until when, CLOCK_MONOTONIC */
   uint8_t *has_data;            /* a bit for block_size bytes: not zeroes */
 };
@@ -154,48 +158,81 @@ has_data (const struct vd_image *image, const struct vd_sink_state *s,
   return false;
 }
 
-/* The front moves to offset at least, and over what was written ahead. */
+/* The front moves to offset at least, and over what was covered ahead. */
 static void
-advance (struct vd_sink_state *s, uint64_t offset)
+cover_to (struct covered *c, uint64_t offset)
 {
   unsigned n = 0;
 
-  s->complete = max_u64 (s->complete, offset);
-  while (n < s->nahead && s->ahead[n].start <= s->complete)
-    s->complete = max_u64 (s->complete, s->ahead[n++].end);
-  s->nahead -= n;
-  memmove (s->ahead, s->ahead + n, s->nahead * sizeof s->ahead[0]);
-  pthread_cond_broadcast (&s->moved);
+  c->front = max_u64 (c->front, offset);
+  while (n < c->n && c->ahead[n].start <= c->front)
+    c->front = max_u64 (c->front, c->ahead[n++].end);
+  c->n -= n;
+  memmove (c->ahead, c->ahead + n, c->n * sizeof c->ahead[0]);
+}
+
+static void
+cover (struct covered *c, uint64_t offset, uint64_t end)
+{
+  unsigned from, to, i;
+
+  if (offset <= c->front) {
+    cover_to (c, end);
+    return;
+  }
+  /* [from, to) are those that it touches; mostly the last one. */
+  for (to = c->n; to > 0 && c->ahead[to - 1].start > end; --to)
+    ;
+  for (from = to; from > 0 && c->ahead[from - 1].end >= offset; --from)
+    ;
+  if (from == to) {
+    if (c->n == NR_AHEAD)
+      return;
+    for (i = c->n++; i > from; --i)
+      c->ahead[i] = c->ahead[i - 1];
+    c->ahead[from].start = offset;
+    c->ahead[from].end = end;
+    return;
+  }
+  c->ahead[from].start = min_u64 (c->ahead[from].start, offset);
+  c->ahead[from].end = max_u64 (c->ahead[to - 1].end, end);
+  memmove (c->ahead + from + 1, c->ahead + to,
+           (c->n - to) * sizeof c->ahead[0]);
+  c->n -= to - from - 1;
 }
 
 static void
 note_written (struct vd_sink_state *s, uint64_t offset, uint64_t end)
 {
-  unsigned from, to, i;
+  uint64_t front = s->written.front;
 
-  if (offset <= s->complete) {
-    advance (s, end);
-    return;
+  cover (&s->written, offset, end);
+  if (s->written.front != front)
+    pthread_cond_broadcast (&s->moved);
+}
+
+/* Do both together cover all up to size? */
+static bool
+cover_all (const struct covered *a, const struct covered *b, uint64_t size)
+{
+  uint64_t front = max_u64 (a->front, b->front);
+  unsigned i = 0, j = 0;
+
+  while (front < size) {
+    if (i < a->n && a->ahead[i].start <= front)
+      front = max_u64 (front, a->ahead[i++].end);
+    else if (j < b->n && b->ahead[j].start <= front)
+      front = max_u64 (front, b->ahead[j++].end);
+    else
+      return false;
   }
-  /* [from, to) are those that it touches; mostly the last one. */
-  for (to = s->nahead; to > 0 && s->ahead[to - 1].start > end; --to)
-    ;
-  for (from = to; from > 0 && s->ahead[from - 1].end >= offset; --from)
-    ;
-  if (from == to) {
-    if (s->nahead == NR_AHEAD)
-      return;
-    for (i = s->nahead++; i > from; --i)
-      s->ahead[i] = s->ahead[i - 1];
-    s->ahead[from].start = offset;
-    s->ahead[from].end = end;
-    return;
-  }
-  s->ahead[from].start = min_u64 (s->ahead[from].start, offset);
-  s->ahead[from].end = max_u64 (s->ahead[to - 1].end, end);
-  memmove (s->ahead + from + 1, s->ahead + to,
-           (s->nahead - to) * sizeof s->ahead[0]);
-  s->nahead -= to - from - 1;
+  return true;
+}
+
+static uint64_t
+end_of (const struct covered *c)
+{
+  return c->n > 0 ? c->ahead[c->n - 1].end : c->front;
 }
 
 /* ---- blocks that wait ------------------------------------------------- */
@@ -232,7 +269,7 @@ put_first (struct vd_ctx *ctx, struct vd_image *image,
   *(w->next ? &w->next->prev : &s->last) = NULL;
   s->bytes -= w->length;
   s->stored = w->start + w->length;
-  advance (s, s->stored);
+  note_written (s, 0, s->stored);
   free (w);
   return 0;
 }
@@ -245,8 +282,8 @@ wait_for_hole (struct vd_sink_state *s)
 
   if (s->patience == 0)
     return false;
-  if (s->hole != s->complete) {
-    s->hole = s->complete;
+  if (s->hole != s->written.front) {
+    s->hole = s->written.front;
     clock_gettime (CLOCK_MONOTONIC, &s->until);
     s->until.tv_sec += s->patience / 1000;
     s->until.tv_nsec += s->patience % 1000 * 1000000L;
@@ -258,7 +295,7 @@ wait_for_hole (struct vd_sink_state *s)
   s->waiters++;
   r = pthread_cond_timedwait (&s->moved, &s->lock, &s->until);
   s->waiters--;
-  if (r != ETIMEDOUT || s->hole != s->complete)
+  if (r != ETIMEDOUT || s->hole != s->written.front)
     return true;
   s->patience /= 2;
   return false;
@@ -271,7 +308,7 @@ drain (struct vd_ctx *ctx, struct vd_image *image, struct vd_sink_state *s)
   int r;
 
   while (s->first) {
-    if (s->first->start + s->first->length > s->complete) {
+    if (s->first->start + s->first->length > s->written.front) {
       if (s->bytes <= WINDOW ||
           (s->waiters >= WAITERS_MAX && s->bytes <= 2 * WINDOW))
         break;
@@ -405,8 +442,7 @@ vd_sink_pwrite (struct vd_ctx *ctx, struct vd_image *image,
    * says nothing about the order of what follows.
    */
   if (!buf && !s->first && s->stored == 0) {
-    if (offset <= s->zeroed)
-      s->zeroed = max_u64 (s->zeroed, offset + len);
+    cover (&s->zeroed, offset, offset + len);
     return 0;
   }
   note_written (s, offset, offset + len);
@@ -447,7 +483,7 @@ vd_sink_finish (struct vd_ctx *ctx, struct vd_image *image)
   LOCK_SCOPE (&s->lock);
   if (!s->sink || s->finished)
     return 0;
-  complete = s->complete;       /* before the gaps are closed */
+  complete = s->written.front;       /* before the gaps are closed */
   doubtful = s->unflushed && complete < image->size;
   r = finish (ctx, image, s);
   if (r == 0 && doubtful)
@@ -459,19 +495,16 @@ vd_sink_finish (struct vd_ctx *ctx, struct vd_image *image)
   return r;
 }
 
-/* Has all of the disk been written, up to its end?  What was zeroed first
- * counts (the disk may begin with a hole), but not alone: see vd_sink_pwrite.
+/* Has all of the disk been written?  What was zeroed first counts (the disk may
+ * begin with a hole); but if that is the whole disk, the data are still to come
+ * until its end was written.
  */
 static bool
 all_written (const struct vd_sink_state *s, uint64_t size)
 {
-  uint64_t last = s->nahead > 0 ? s->ahead[s->nahead - 1].end : s->complete;
-  uint64_t to = max_u64 (s->complete, s->zeroed);
-  unsigned i;
-
-  for (i = 0; i < s->nahead && s->ahead[i].start <= to; ++i)
-    to = max_u64 (to, s->ahead[i].end);
-  return to >= size && last >= size;
+  if (!cover_all (&s->written, &s->zeroed, size))
+    return false;
+  return s->zeroed.front < size || end_of (&s->written) >= size;
 }
 
 /* An incomplete image is worth nothing, so there is nothing to make durable.
