@@ -73,7 +73,11 @@ variant=sparse
 
 @test "bad values are errors" {
     manners_bad_values
-    refused 'perhaps' disk.vmdk strict=perhaps
+    refused 'strict=perhaps: must be' disk.vmdk strict=perhaps
+    refused 'allow-paths=missing: must be' disk.vmdk allow-paths=missing
+    refused 'raw-disk=: must be' disk.vmdk raw-disk=
+    refused 'create= and strict=true contradict' \
+            disk.vmdk create=flat size=1M strict=true
     refused 'zero-extents=.*maybe' disk.vmdk zero-extents=maybe
     refused '512' disk.vmdk create=sparse size=1000
     refused 'adapter.*floppy' disk.vmdk create=sparse size=1M adapter=floppy

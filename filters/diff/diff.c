@@ -46,7 +46,8 @@ diff_unload (void)
 static int
 add_file (const char *value)
 {
-  if (parse_add_string (&stack.params.files, nbdkit_absolute_path (value)) == -1)
+  if (parse_add_string (&stack.params.files,
+                        parse_path (nbdkit_absolute_path, "diff", value)) == -1)
     return -1;
   stack.params.n++;
   return 0;
@@ -69,7 +70,7 @@ diff_config (nbdkit_next_config *next, nbdkit_backend *nxdata,
     return 0;
   }
   if (strcmp (key, "diff-readonly") == 0)
-    return parse_bool (&stack.params.readonly, value);
+    return parse_bool (&stack.params.readonly, key, value);
   if (strcmp (key, "diff-write") == 0)
     return parse_word (&stack.params.require, key, value, "auto", "require");
   if (strcmp (key, "diff-lock") == 0) {
@@ -85,11 +86,11 @@ diff_config (nbdkit_next_config *next, nbdkit_backend *nxdata,
     return 0;
   }
   if (strcmp (key, "honor-zeroes") == 0)
-    return parse_bool (&stack.params.honor_zeroes, value);
+    return parse_bool (&stack.params.honor_zeroes, key, value);
   if (strcmp (key, "honor-same") == 0)
-    return parse_bool (&stack.params.honor_same, value);
+    return parse_bool (&stack.params.honor_same, key, value);
   if (strcmp (key, "force-link") == 0)
-    return parse_bool (&stack.params.force_link, value);
+    return parse_bool (&stack.params.force_link, key, value);
   return next (nxdata, key, value);
 }
 

@@ -38,17 +38,20 @@ static int
 config_files (struct params *p, const char *key, const char *value)
 {
   if (strcmp (key, "allow-paths") == 0)
-    return taken (parse_add_string (&p->allow_paths, nbdkit_realpath (value)));
+    return taken (parse_add_string (&p->allow_paths,
+                                    parse_path (nbdkit_realpath, key,
+                                                value)));
   if (strcmp (key, "raw-disk") == 0) {
     if (strcmp (value, "allow") == 0) {
       p->policy.any_raw_disk = true;
       return 1;
     }
     return taken (parse_add_string (&p->raw_disks,
-                                    nbdkit_absolute_path (value)));
+                                    parse_path (nbdkit_absolute_path, key,
+                                                value)));
   }
   if (strcmp (key, "strict") == 0)
-    return taken (parse_bool (&p->policy.strict, value));
+    return taken (parse_bool (&p->policy.strict, key, value));
   return 0;
 }
 
@@ -87,7 +90,7 @@ config_create (struct params *p, const char *key, const char *value)
     return 1;
   }
   if (strcmp (key, "force") == 0)
-    return taken (parse_bool (&p->how.force, value));
+    return taken (parse_bool (&p->how.force, key, value));
   if (strcmp (key, "uuid") == 0) {
     /* A null UUID would mean "choose one" to the core. */
     if (!vd_uuid_parse (value, &p->how.link.uuid)
@@ -123,7 +126,7 @@ params_config (struct params *p, const char *key, const char *value)
     return 1;
   }
   if (strcmp (key, "readonly") == 0)
-    return taken (parse_bool (&p->readonly, value));
+    return taken (parse_bool (&p->readonly, key, value));
   if (strcmp (key, "write") == 0)
     return taken (parse_word (&p->require, key, value, "auto", "require"));
   if (strcmp (key, "lock") == 0) {
@@ -133,19 +136,19 @@ params_config (struct params *p, const char *key, const char *value)
     return r;
   }
   if (strcmp (key, "honor-zeroes") == 0)
-    return taken (parse_bool (&p->honor_zeroes, value));
+    return taken (parse_bool (&p->honor_zeroes, key, value));
   if (strcmp (key, "honor-same") == 0)
-    return taken (parse_bool (&p->honor_same, value));
+    return taken (parse_bool (&p->honor_same, key, value));
   if (strcmp (key, "chain") == 0)
     return taken (parse_word (&p->no_chain, key, value, "auto", "none"));
   if (strcmp (key, "parent") == 0) {
-    p->parent = nbdkit_realpath (value);
+    p->parent = parse_path (nbdkit_realpath, key, value);
     return p->parent ? 1 : -1;
   }
   if (strcmp (key, "force-link") == 0)
-    return taken (parse_bool (&p->force_link, value));
+    return taken (parse_bool (&p->force_link, key, value));
   if (strcmp (key, "single-link") == 0)
-    return taken (parse_bool (&p->single_link, value));
+    return taken (parse_bool (&p->single_link, key, value));
   if (strcmp (key, "chain-exports") == 0)
     return taken (parse_word (&p->no_level_exports, key, value,
                               "all", "none"));
@@ -194,6 +197,17 @@ params_complete (struct params *p)
   }
   if (p->how.variant != NULL && !p->have_size) {
     nbdkit_error ("create=%s needs size=", p->how.variant);
+    return -1;
+  }
+  if (p->how.variant != NULL && p->parent) {
+    nbdkit_error ("create= and parent= contradict each other: a new image has "
+                  "no parent; to make a differencing image use --filter=diff "
+                  "with diff-create=");
+    return -1;
+  }
+  if (p->how.variant != NULL && p->policy.strict) {
+    nbdkit_error ("create= and strict=true contradict each other: strict is "
+                  "for images that others have made");
     return -1;
   }
   if (p->how.variant == NULL && p->needs_create != NULL) {

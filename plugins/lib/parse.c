@@ -11,12 +11,14 @@
 #include "parse.h"
 
 int
-parse_bool (bool *ret, const char *value)
+parse_bool (bool *ret, const char *key, const char *value)
 {
   int r = nbdkit_parse_bool (value);
 
-  if (r == -1)
+  if (r == -1) {
+    nbdkit_error ("%s=%s: must be 'true' or 'false'", key, value);
     return -1;
+  }
   *ret = r;
   return 0;
 }
@@ -31,6 +33,17 @@ parse_word (bool *ret, const char *key, const char *value,
   }
   *ret = strcmp (value, second) == 0;
   return 0;
+}
+
+char *
+parse_path (char *(*find) (const char *path), const char *key,
+            const char *value)
+{
+  char *path = find (value);
+
+  if (!path)
+    nbdkit_error ("%s=%s: must be the name of what is there", key, value);
+  return path;
 }
 
 int

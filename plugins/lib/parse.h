@@ -8,8 +8,14 @@
 
 #include <stdbool.h>
 
-/* As nbdkit_parse_bool; 0 on success. */
-extern int parse_bool (bool *ret, const char *value);
+/* As nbdkit_parse_bool, which does not name the key; 0 on success. */
+extern int parse_bool (bool *ret, const char *key, const char *value);
+
+/* What find (nbdkit_realpath, nbdkit_absolute_path) makes of a path, for the
+ * caller to free; NULL after nbdkit_error, with the key, too.
+ */
+extern char *parse_path (char *(*find) (const char *path), const char *key,
+                         const char *value);
 
 /* One of two words; *ret says if it is the second.  0 on success. */
 extern int parse_word (bool *ret, const char *key, const char *value,

@@ -118,6 +118,13 @@ manners_bad_values () {
     refused 'size=0' disk.$plugin create=$variant size=0
     refused 'not a UUID' disk.$plugin create=$variant size=1M uuid=1234
     refused 'contradict' disk.$plugin readonly=true write=require
+    # All name the parameter, also where nbdkit's message does not.
+    refused 'honor-same=2: must be' disk.$plugin honor-same=2
+    refused 'parent=missing: must be' disk.$plugin parent=missing
+    # Before anything is made.
+    touch parent
+    refused 'create= and parent= contradict' \
+            disk.$plugin create=$variant size=1M parent=parent
     [ ! -e disk.$plugin ]
 }
 
