@@ -91,6 +91,20 @@ vmware_locks () {
   done
 }
 
+@test "the diff filter names its own parameter, and that works" {
+  make_vmdk base.vmdk sparse 1M
+  serve --filter=diff vmdk base.vmdk diff=new.vmdk diff-create=vmdk -- \
+    'nbdinfo --size "$uri"'
+  vmware_locks new.vmdk
+  run serve --filter=diff vmdk base.vmdk diff=new.vmdk diff-write=require -- \
+    true
+  echo "$output"
+  [ "$status" -ne 0 ]
+  assert_match "$output" 'new\.vmdk: is locked by VMware.* diff-lock=off'
+  serve --filter=diff vmdk base.vmdk diff=new.vmdk diff-write=require \
+    diff-lock=off -- true
+}
+
 @test "what is no lock of VMware does not count" {
   make_vmdk disk.vmdk sparse 1M
   mkdir disk.vmdk.lck                   # nobody holds it

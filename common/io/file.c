@@ -96,10 +96,12 @@ conflict (struct vd_ctx *ctx, const char *name, bool writer,
   return vd_error (ctx, EBUSY,
                    writer ?
                    "%s: is open for writing in another process (qemu, "
-                   "another vdkit?); close it there or use lock=off" :
+                   "another vdkit?); close it there or use lock=off (in the "
+                   "diff filter: diff-lock=off)" :
                    "%s: is open for reading in another process (qemu, "
                    "another vdkit?), which does not allow writing; close it "
-                   "there or use lock=off", name);
+                   "there or use lock=off (in the diff filter: "
+                   "diff-lock=off)", name);
 }
 
 /* Take the bytes of role.  *held is role then, or NOBODY where the file

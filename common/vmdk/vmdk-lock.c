@@ -63,7 +63,8 @@ vmdk_check_lock_folder (struct vd_ctx *ctx, struct vd_image *image,
     return vd_error (ctx, EBUSY, "%s: is locked by VMware: the folder %s "
                      "holds %s; shut the virtual machine down that uses the "
                      "disk, or, if none does, remove that folder or use "
-                     "lock=off", image->name, shown, shown_entry);
+                     "lock=off (in the diff filter: diff-lock=off)",
+                     image->name, shown, shown_entry);
   vd_warning (ctx, "%s: a virtual machine of VMware may be writing it, as the "
               "folder %s holds %s: what is read may be of different times",
               image->name, shown, shown_entry);
