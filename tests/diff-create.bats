@@ -82,6 +82,26 @@ attempts () {
   [ ! -e new.vdi ]
 }
 
+@test "a chain that does not go with the layer below" {
+  unpack vdi-chain4
+  cd vdi-chain4
+  start_nbdkit --filter=diff vdi base.vdi diff=diff2.vdi diff=new.vdi \
+    diff-create=vdi
+  run nbdinfo --size "$uri"
+  [ "$status" -ne 0 ]
+  assert_match "$(cat "$server_log")" 'diff2.vdi: its parent is'
+  [ ! -e new.vdi ]
+  # Nobody writes into what has no name any more.
+  run nbdinfo --size "$uri"
+  [ "$status" -ne 0 ]
+  assert_match "$(cat "$server_log")" 'new.vdi: was removed'
+  stop_nbdkit
+  [ -e diff2.vdi ]
+  serve --filter=diff vdi base.vdi diff=diff1.vdi diff=new.vdi \
+    diff-create=vdi -- 'nbdinfo --size "$uri"'
+  [ -e new.vdi ]
+}
+
 @test "an image that was there is never removed" {
   unpack vdi-chain4
   cd vdi-chain4

@@ -295,6 +295,11 @@ stack_first_client (struct stack *s, struct instance *in, uint64_t size,
                     const struct vd_link *link)
 {
   LOCK_SCOPE (&s->lock);
+  if (s->removed) {
+    nbdkit_error ("%s: was removed, as its chain does not go with the layer "
+                  "below; start nbdkit again with the right one", new_file (s));
+    return -1;
+  }
   if (!in->disk.chain) {
     if (create_on (s, size, link, NULL) == -1)
       return -1;
@@ -303,5 +308,14 @@ stack_first_client (struct stack *s, struct instance *in, uint64_t size,
       return -1;
     }
   }
-  return check_base (s, in, link);
+  if (check_base (s, in, link) == 0)
+    return 0;
+  /* Nobody has had this chain yet, so there is nothing in the new image; and
+   * there must not be from now on.
+   */
+  if (s->params.create && !in->base_checked) {
+    remove_new (s);
+    s->removed = true;
+  }
+  return -1;
 }
