@@ -23,7 +23,7 @@ load lib/manners
   [ "$(symbols "$FILTER_DIFF")" = filter_init ]
 }
 
-# complete WORDS...: what TAB offers at the end of the last word.  nbdkit finds
+# complete_words WORDS...: what TAB offers at the end of the last word.  nbdkit finds
 # our modules by name only where they are installed: give the files.
 complete_words () {
   # shellcheck disable=SC2016
@@ -58,21 +58,4 @@ complete_words () {
   assert_equal "$(complete_words nbdkit file diff-create = '')" own
   # The plugins have theirs as before.
   assert_equal "$(complete_words nbdkit "$PLUGIN_VDI" chain = '')" 'auto none'
-}
-
-# complete WORDS...: what TAB offers at the end of the last word.  nbdkit finds
-# our modules by name only where they are installed: give the files.
-complete_words () {
-  # shellcheck disable=SC2016
-  bash -c '
-    source "$1"
-    shift
-    COMP_WORDS=("$@")
-    COMP_CWORD=$(($# - 1))
-    COMPREPLY=()
-    compopt () { :; }
-    _vdkit_nbdkit_own () { COMPREPLY=(own); }
-    _vdkit_nbdkit
-    printf "%s\n" "${COMPREPLY[@]}"
-  ' bash "$top_srcdir/plugins/completions/nbdkit-vdkit" "$@" | sort | xargs
 }

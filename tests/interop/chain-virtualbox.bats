@@ -11,22 +11,9 @@ setup () {
   cd "$peers_dir" || return 1
 }
 
-# VBoxManage starts a service, which would outlive the test by some seconds.
 teardown () {
-  end_service
+  stop_peer_services
   common_teardown
-}
-
-end_service () {
-  local exe
-  [ -n "$peers_dir" ] || return 0
-  for exe in /proc/[0-9]*; do
-    if [ "$(readlink "$exe/root")" = "$(realpath "$VDKIT_PEERS")" ] &&
-       tr '\0' '\n' <"$exe/environ" 2>/dev/null |
-         grep -Fxq "VBOX_IPC_SOCKETID=${peers_dir##*/}"; then
-      kill "${exe##*/}" 2>/dev/null || true
-    fi
-  done
 }
 
 vbox () { peer VBoxManage "$@" >vbox.txt 2>&1 || { cat vbox.txt; return 1; }; }
@@ -132,7 +119,7 @@ newest_leaf () {
 
 # With the service gone VirtualBox looks at all images anew.
 settle () {
-  end_service
+  stop_peer_services
   sleep 1
 }
 
@@ -181,7 +168,7 @@ snapshots () {
   serve --filter=diff vdi base.vdi diff=ours.vdi diff-create=vdi -- \
     'nbdinfo --size "$uri"'
   write_into 5 vdi ours.vdi
-  end_service
+  stop_peer_services
   sleep 1
   # It has to know the parent first.
   vbox showmediuminfo disk "$(here base.vdi)"
@@ -193,7 +180,7 @@ snapshots () {
   serve --filter=diff vdi base.vdi diff=ours.vdi diff-create=vdi -- \
     'nbdinfo --size "$uri"'
   write_into 6 vdi ours.vdi
-  end_service
+  stop_peer_services
   sleep 1
   vbox showmediuminfo disk "$(here base.vdi)"
   # "mediumio formatfat" is the only tool that writes into a medium.

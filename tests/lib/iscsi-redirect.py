@@ -38,7 +38,7 @@ while True:
         r[16:20] = h[16:20]             # task tag
         r[24:28] = b'\0\0\0\1'
         r[28:36] = h[24:28] + h[24:28]  # expected and largest CmdSN
-        r[36:38] = b'\1\1'              # moved for now
+        r[36:38] = b'\1\1'              # target moved temporarily
         client.sendall(bytes(r) + text + b'\0' * (-len(text) % 4))
         client.settimeout(1)
         client.recv(1)
