@@ -22,11 +22,13 @@ enum vd_log_level {
 /* Takes one line without a newline.  May be called from any thread. */
 typedef void (*vd_log_fn) (enum vd_log_level level, const char *text);
 
+#define VD_MESSAGE 2048         /* bytes: some name several paths */
+
 struct vd_ctx {
   void *next;                   /* nbdkit layer below, only in filters */
   vd_log_fn log;                /* NULL: warnings and debug are dropped */
   int error;                    /* errno of the last vd_error, 0: none */
-  char message[1024];           /* its text, valid when error != 0 */
+  char message[VD_MESSAGE];     /* its text, valid when error != 0 */
 };
 
 /* A fresh context.  The message buffer is deliberately left alone: a context
