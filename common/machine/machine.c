@@ -87,6 +87,7 @@ vd_files_free (struct vd_files *files)
   }
   free (files->paths);
   free (files->fds);
+  free (files->spoils);
   *files = (struct vd_files) { 0 };
 }
 
@@ -699,6 +700,51 @@ check_encrypted (struct vd_ctx *ctx, const struct search *s,
   return 0;
 }
 
+/* Who writes to an image changes what those on top of it read.  Settings are
+ * not proof (the snapshots may be gone), and whoever writes may mean it: so
+ * this is for a warning.
+ */
+static int
+find_children (struct vd_ctx *ctx, const struct search *s,
+               const struct vd_image *image, char **ret)
+{
+  const struct vbox_disk *first = NULL;
+  const char *settings = NULL;
+  char shown[REMARK];
+  size_t i, j, k;
+  unsigned n = 0;
+
+  *ret = NULL;
+  if (vd_uuid_is_null (&image->link.uuid))
+    return 0;
+  for (i = 0; i < s->nplaces; ++i) {
+    for (j = 0; j < s->places[i].nsettings; ++j) {
+      const struct vbox *v = s->places[i].settings[j];
+
+      for (k = 0; k < v->n; ++k) {
+        if (!vd_uuid_equal (&v->disks[k].parent, &image->link.uuid))
+          continue;
+        n++;
+        if (first)
+          continue;
+        first = &v->disks[k];
+        settings = v->path;
+      }
+    }
+  }
+  if (!first)
+    return 0;
+  vd_escape (first->location, strlen (first->location), shown, sizeof shown);
+  if (asprintf (ret, "%s: is opened for writing, but %s shows that it has "
+                "children (%u, such as %s), which will not be right any more "
+                "once it is written; serve the topmost image instead, or this "
+                "one read-only", image->name, settings, n, shown) == -1) {
+    *ret = NULL;
+    return no_memory (ctx);
+  }
+  return 0;
+}
+
 /* A file that the user names. */
 static int
 find_named (struct vd_ctx *ctx, const char *path, struct found *ret)
@@ -720,7 +766,7 @@ find_named (struct vd_ctx *ctx, const char *path, struct found *ret)
  */
 static int
 step (struct vd_ctx *ctx, struct search *s, const struct vd_search *how,
-      const struct vd_files *down, struct found *ret_parent)
+      struct vd_files *down, struct found *ret_parent)
 {
   const struct found last = {
     .path = down->paths[down->n - 1], .fd = down->fds[down->n - 1],
@@ -741,6 +787,8 @@ step (struct vd_ctx *ctx, struct search *s, const struct vd_search *how,
   if (r < 0)
     return r;
   r = check_encrypted (ctx, s, image);
+  if (r == 0 && down->n == 1)
+    r = find_children (ctx, s, image, &down->spoils);
   if (how->alone)
     ;
   else if (r == 0 && down->n == 1 && how->parent)
@@ -819,13 +867,16 @@ vd_find_chain (struct vd_ctx *ctx, const char *path,
 }
 
 int
-vd_check_settings (struct vd_ctx *ctx, const struct vd_chain *chain)
+vd_check_settings (struct vd_ctx *ctx, const struct vd_chain *chain,
+                   char **ret_spoils)
 {
+  const size_t n = vd_chain_length (chain);
   struct search s = { 0 };
   size_t i;
   int r = 0;
 
-  for (i = 0; r == 0 && i < vd_chain_length (chain); ++i) {
+  *ret_spoils = NULL;
+  for (i = 0; r == 0 && i < n; ++i) {
     const struct vd_image *image = vd_chain_image (chain, i);
     CLEANUP_FREE char *real = realpath (image->name, NULL);
 
@@ -836,6 +887,8 @@ vd_check_settings (struct vd_ctx *ctx, const struct vd_chain *chain)
     if (r == 0)
       r = check_encrypted (ctx, &s, image);
   }
+  if (r == 0)
+    r = find_children (ctx, &s, vd_chain_image (chain, n - 1), ret_spoils);
   free_search (&s);
   return r;
 }

@@ -109,7 +109,7 @@ open_instance (struct stack *s, struct instance *in)
   r = vd_chain_open (&ctx, (const char *const *) &p->files[in->first], in->n,
                      &how, &chain);
   if (r == 0) {
-    r = vd_check_settings (&ctx, chain);
+    r = vd_check_settings (&ctx, chain, &in->disk.spoils);
     if (r < 0) {
       struct vd_ctx quiet;
 
@@ -122,6 +122,7 @@ open_instance (struct stack *s, struct instance *in)
   in->disk.chain = chain;
   /* Only the outermost is ever written. */
   in->disk.decided = !top || p->readonly || p->require;
+  disk_warn_of_children (&in->disk);
   return 0;
 }
 

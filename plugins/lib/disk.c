@@ -106,6 +106,19 @@ disk_allow_many_files (void)
   }
 }
 
+void
+disk_warn_of_children (struct disk *d)
+{
+  struct vd_ctx ctx;
+
+  if (!d->spoils || !vd_chain_writable (d->chain))
+    return;
+  vd_ctx_init (&ctx, d->log);
+  vd_warning (&ctx, "%s", d->spoils);
+  free (d->spoils);
+  d->spoils = NULL;
+}
+
 /* Make the topmost image writable for all connections if that is not settled
  * yet.  The lock is held.  What failed in a way that may pass (above all a
  * writer in another program) fails this connection and is tried again with
@@ -124,6 +137,8 @@ make_writable (struct disk *d)
   r = vd_chain_reopen_write (&ctx, d->chain);
   switch (r) {
   case 0:
+    disk_warn_of_children (d);
+    break;
   case -EROFS:                  /* the core has said why */
     break;
   case -EAGAIN:                 /* other readers, who may leave */
@@ -181,6 +196,8 @@ disk_cleanup (struct disk *d)
   if (r < 0)
     disk_report (&ctx, r);
   d->chain = NULL;
+  free (d->spoils);
+  d->spoils = NULL;
 }
 
 /* ---- levels ------------------------------------------------------------ */

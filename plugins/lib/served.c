@@ -82,6 +82,11 @@ open_chain (struct vd_ctx *ctx, struct served *d)
   how.fds = files.fds;
   r = vd_chain_open (ctx, (const char *const *) files.paths, files.n, &how,
                      &d->disk.chain);
+  if (r == 0) {
+    d->disk.spoils = files.spoils;
+    files.spoils = NULL;
+    disk_warn_of_children (&d->disk);
+  }
   vd_files_free (&files);
   return r;
 }
