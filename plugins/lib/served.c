@@ -131,12 +131,6 @@ served_get_ready (struct served *d)
 
   d->disk.level_exports = !p->no_level_exports;
   d->disk.decided = p->readonly || p->require || p->single_link;
-  if (!d->disk.decided && image->no_write[0] != '\0') {
-    /* Known already: say it while there is a terminal. */
-    vd_warning (&ctx, "%s: cannot be written: %s; served read-only",
-                p->file, image->no_write);
-    d->disk.decided = true;
-  }
   return 0;
 }
 
