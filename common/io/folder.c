@@ -664,6 +664,8 @@ local_first_in (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
   show (l, name, shown);
   vd_ctx_init (&quiet, NULL);
   probe = find (&quiet, l, name, shown, false);
+  if (vd_is_shortage (probe))
+    return vd_error (ctx, -probe, "%s", quiet.message);
   if (probe < 0)
     return 0;
   if (fstat (probe, &sb) == -1 || !S_ISDIR (sb.st_mode)) {

@@ -118,8 +118,10 @@ list_folder (struct vd_ctx *ctx, struct place *p, const char *const *suffixes,
   struct dirent *d;
   unsigned n = 0;
   DIR *dir = opendir (p->folder);
-  int r = 0;
+  int r = dir ? 0 : -errno;
 
+  if (vd_is_shortage (r))
+    return vd_error (ctx, -r, "%s: list: %m", p->folder);
   if (!dir) {
     vd_debug (ctx, "%s: cannot be listed: %m", p->folder);
     return 0;
@@ -137,10 +139,18 @@ list_folder (struct vd_ctx *ctx, struct place *p, const char *const *suffixes,
     for (suffix = suffixes; *suffix && !has_suffix (d->d_name, *suffix);
          ++suffix)
       ;
-    vd_ctx_init (&quiet, NULL);
-    if (!*suffix ||
-        vd_folder_find (&quiet, p->box, d->d_name, false, &fd, NULL) < 0)
+    if (!*suffix)
       continue;
+    vd_ctx_init (&quiet, NULL);
+    r = vd_folder_find (&quiet, p->box, d->d_name, false, &fd, NULL);
+    if (vd_is_shortage (r)) {
+      vd_error (ctx, -r, "%s", quiet.message);
+      break;
+    }
+    if (r < 0) {
+      r = 0;
+      continue;
+    }
     if (fstat (fd, &sb) == 0 && S_ISREG (sb.st_mode))
       r = fn (ctx, p, d->d_name, fd, &sb);
     close (fd);
@@ -171,6 +181,8 @@ add_settings (struct vd_ctx *ctx, struct place *p, const char *name, int fd,
   if (!path)
     return no_memory (ctx);
   r = vbox_read (ctx, path, fd, &v);
+  if (vd_is_shortage (r))
+    return r;
   if (r < 0) {
     /* One that cannot be read is not a reason to refuse an image that may
      * not even be in it.
@@ -377,6 +389,8 @@ add_candidate (struct vd_ctx *ctx, struct place *p, const char *name, int fd,
 
   vd_ctx_init (&quiet, NULL);
   r = read_candidate (&quiet, p, name, fd, &image);
+  if (vd_is_shortage (r))
+    return vd_error (ctx, -r, "%s", quiet.message);
   if (r < 0) {
     vd_debug (ctx, "%s", quiet.message);
     if (r == -EFBIG)
@@ -439,6 +453,8 @@ resolve (struct vd_ctx *ctx, struct search *s, const struct place *p,
 
   vd_ctx_init (&quiet, ctx->log);
   r = vd_folder_find (&quiet, p->box, name, false, &ret->fd, &ret->path);
+  if (vd_is_shortage (r))
+    return vd_error (ctx, -r, "%s", quiet.message);
   if (r < 0) {
     vd_debug (ctx, "%s", quiet.message);
     if (r == -EACCES && !s->refused[0])
@@ -459,9 +475,10 @@ by_name (struct vd_ctx *ctx, struct search *s, const struct place *p,
          const char *name, struct found *ret)
 {
   const char *last = name + strlen (name);
+  int r = resolve (ctx, s, p, name, ret);
 
-  if (resolve (ctx, s, p, name, ret) == 0)
-    return 0;
+  if (r != 1)
+    return r;
   while (last > name && last[-1] != '/' && last[-1] != '\\')
     last--;
   if (last == name || !*last)

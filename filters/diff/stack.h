@@ -47,6 +47,7 @@ struct stack {
   struct instance *instances;   /* outermost first */
   bool ready;                   /* the files are open */
   struct vd_owner_pool *pool;   /* of all chains */
+  struct vd_open_limit *open_limit;     /* likewise */
   bool removed;                 /* the new image is; under the lock */
 
   /* While nbdkit serves, a chain comes only to an instance whose image is made

@@ -45,7 +45,15 @@ disk_log (const char *name, enum vd_log_level level, const char *text)
 void
 disk_report (const struct vd_ctx *ctx, int r)
 {
-  nbdkit_error ("%s", ctx->error != 0 ? ctx->message : strerror (-r));
+  const char *message = ctx->error != 0 ? ctx->message : strerror (-r);
+  struct rlimit limit;
+
+  if (r == -EMFILE && getrlimit (RLIMIT_NOFILE, &limit) == 0)
+    nbdkit_error ("%s; nbdkit may have %ju files open at once, which is too "
+                  "few for this: raise the limit (ulimit -n)", message,
+                  (uintmax_t) limit.rlim_cur);
+  else
+    nbdkit_error ("%s", message);
 }
 
 /* The end of a request that failed.  NBD has few errors and nbdkit turns all
