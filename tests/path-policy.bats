@@ -213,7 +213,9 @@ socket.socket(socket.AF_UNIX).bind("images/socket")'
   refused 'disk\.vmdk: its createType is fullDevice.*raw-disk=' secret/secret.raw
   random_file other.raw 1048576 9
   refused 'secret\.raw: .*raw-disk=' secret/secret.raw raw-disk="$PWD/other.raw"
-  refused 'secret\.raw: .*raw-disk=' secret/secret.raw raw-disk=/dev/null
+  cp other.raw images/another.raw
+  refused 'secret\.raw: .*raw-disk=' secret/secret.raw \
+    raw-disk=images/another.raw
   same_as secret/secret.raw raw-disk="$PWD/secret/secret.raw"
   same_as secret/secret.raw raw-disk=allow
   # raw-disk= is for those who say that they are one.

@@ -63,6 +63,7 @@ void
 stack_free (struct stack *s)
 {
   parse_free_strings (s->params.files);
+  parse_free_strings (s->params.given);
   free (s->instances);
   vd_owner_pool_free (s->pool);
   vd_open_limit_free (s->open_limit);

@@ -26,6 +26,7 @@ struct stack_params {
   bool no_exports;
   const char *base_export;
   const char *create;           /* format of a new image on top, or NULL */
+  char **given;                 /* keys, of what can be given once */
 };
 
 struct instance {

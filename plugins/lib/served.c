@@ -109,6 +109,10 @@ served_get_ready (struct served *d)
   vd_ctx_init (&ctx, d->disk.log);
   if (p->how.variant != NULL) {
     r = vd_image_create (&ctx, p->file, format, p->lock, &p->how);
+    if (r == -EINVAL || r == -EFBIG) {  /* by one of the parameters */
+      nbdkit_error ("create=%.40s: %s", p->how.variant, ctx.message);
+      return -1;
+    }
     if (r < 0) {
       disk_report (&ctx, r);
       return -1;
