@@ -397,7 +397,8 @@ reference (struct vd_ctx *ctx, struct lazy *x)
   if (!try_reference (x))
     return open_and_reference (ctx, x);
   /* Seldom a new value, so the cache line stays shared. */
-  now = 2 * atomic_load_explicit (&x->set->limit->round, memory_order_relaxed) + 1;
+  now = 2 * atomic_load_explicit (&x->set->limit->round,
+                                  memory_order_relaxed) + 1;
   if (atomic_load_explicit (&x->used, memory_order_relaxed) != now)
     atomic_store_explicit (&x->used, now, memory_order_relaxed);
   return 0;

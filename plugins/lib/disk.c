@@ -19,7 +19,7 @@
 #include "cleanup.h"
 #include "disk.h"
 
-/* Open files; more are of no use to one image (max_open_files). */
+/* Open files; more are of no use to a chain (MAX_OPEN of io/lazy.c). */
 #define MANY_FILES 8192
 
 /* ---- messages --------------------------------------------------------- */

@@ -16,6 +16,8 @@ import sys
 import threading
 import time
 
+sys.dont_write_bytecode = True  # nothing is left in the source folder
+
 from iscsi_pdu import pdu
 
 DATA_IN, RESPONSE, REJECT, ASYNC = 0x25, 0x21, 0x3f, 0x32

@@ -9,6 +9,8 @@ Prints its port.
 import socket
 import sys
 
+sys.dont_write_bytecode = True  # nothing is left in the source folder
+
 from iscsi_pdu import pdu
 
 server = socket.create_server(('127.0.0.1', 0))
