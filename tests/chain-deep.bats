@@ -140,3 +140,81 @@ EOP
   # 1024 files are a usual limit.
   ( ulimit -n 1024 && timeout "$LIMIT" "${nbdkit[@]}" </dev/null 3>&- )
 }
+
+# vmdk_chain N [KIND]: 000.vmdk (the base) to N.vmdk, linked by CID and hint, and
+# top.raw.  KIND text: each is a descriptor and a file of its own.
+vmdk_chain () {
+  vmdk_file sparse template capacity=256 grains=0
+  vmdk_file sparse base capacity=256 grains=0,1
+  vmdk_file sparse extent capacity=256 grains=0 text=no
+  vmdk_file descriptor template parentCID=ffffffff \
+    'parentCID=99999999\nparentFileNameHint="999.vmdk"'
+  "$PYTHON" - "$@" <<'EOP'
+import sys
+n, text = int(sys.argv[1]), sys.argv[2:] == ["text"]
+for i in range(n + 1):
+    data = open("template" if i else "base", "rb").read()
+    cid = b"CID=%08x\n" % (i + 1)
+    assert b"CID=12345678\n" in data
+    data = data.replace(b"CID=12345678\n", cid)
+    data = data.replace(b"CID=99999999", b"CID=%08x" % i)
+    data = data.replace(b"999.vmdk", b"%03d.vmdk" % (i - 1))
+    with open("%03d.vmdk" % i, "wb") as f:
+        if text and i:
+            f.write(data[512:512 + 20 * 512].rstrip(b"\0")
+                    .replace(b"x.vmdk", b"%03d-s001.vmdk" % i))
+            data = open("extent", "rb").read()
+            f = open("%03d-s001.vmdk" % i, "wb")
+        f.write(data.replace(b"grain 0 sect", b"piece %05d " % i))
+with open("top.raw", "wb") as f:
+    f.write(open("base.raw", "rb").read()
+            .replace(b"grain 0 sect", b"piece %05d " % n))
+EOP
+  truncate -s 131072 top.raw
+}
+
+# Whatever the limit is, the chain is served as it is, or the limit is named.
+@test "250 images and few file descriptors" {
+  local kind n served=0 refused=0
+  for kind in sparse text; do
+    rm -f ./*.vmdk
+    vmdk_chain 249 $kind
+    assert_equal "$(hash_served vmdk 249.vmdk)" "$(hash_file top.raw)" $kind
+    for n in 40 64 100 251 259 300 400 500 520 600 755 770 800 1024; do
+      nbdkit_command -f -U - -r vmdk 249.vmdk --run 'nbdcopy "$uri" out.raw'
+      run bash -c 'ulimit -n "$1"; shift; exec timeout 60 "$@"' bash "$n" \
+        "${nbdkit[@]}" 3>&-
+      if [ "$status" -eq 0 ]; then
+        cmp out.raw top.raw
+        served=$((served + 1))
+      else
+        echo "$kind $n: $output"
+        assert_match "$output" \
+          "error: .*Too many open files; .* $n files .*ulimit -n"
+        refused=$((refused + 1))
+      fi
+    done
+    # 1024 is what most users have.
+    [ "$status" -eq 0 ]
+  done
+  [ "$served" -gt 1 ] && [ "$refused" -gt 1 ]
+}
+
+@test "a search that lacks file descriptors does not call the parent absent" {
+  local n
+  unpack machine-a
+  cd 'machine-a/Fixture Alpha'
+  for ((n = 16; n < 64; n++)); do
+    nbdkit_command -f -U - -r vdi \
+      'Snapshots/{5c98a506-927f-4175-a084-d380c0276124}.vdi' \
+      --run 'echo CLIENT RAN'
+    run bash -c 'ulimit -n "$1"; shift; exec timeout 60 "$@"' bash "$n" \
+      "${nbdkit[@]}" 3>&-
+    [[ $output == *'CLIENT RAN'* ]] ||
+      assert_match "$output" 'Too many open files|EMFILE' ||
+      { echo "at $n"; return 1; }
+    [[ $output != *'not found'* && $output != *'ignored'* ]] ||
+      { echo "at $n: $output"; return 1; }
+  done
+  assert_match "$output" 'CLIENT RAN'
+}

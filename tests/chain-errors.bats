@@ -82,6 +82,80 @@ Fixture Alpha/Snapshots, .*Fixture Alpha and" \
     vdi 'machine-a/Fixture Alpha/Snapshots/{5c98a506-927f-4175-a084-d380c0276124}.vdi'
 }
 
+@test "a damaged parent, which only its UUID would lead to, is named" {
+  local patch pattern failed=()
+  unpack vdi-chain4
+  cp -r vdi-chain4 good
+  while IFS='|' read -r patch pattern; do
+    cp good/diff1.vdi vdi-chain4/diff1.vdi
+    vdi_py patch vdi-chain4/diff1.vdi "$patch"
+    fails "diff2.vdi: .* was not found: UUID a0000000-.*11
+vdi-chain4/diff1.vdi: .*$pattern
+parent=FILE" vdi vdi-chain4/diff2.vdi || failed+=("$patch")
+    [[ $output != *base.vdi* ]] || failed+=("$patch: base.vdi is sound")
+  done <<'EOR'
+signature=0|is not a disk image of a known format
+version=0x20000|version
+cbDisk=0|cbDisk
+cBlocks=4294967295|cBlocks
+EOR
+  [ ${#failed[@]} -eq 0 ] || { printf 'wrong: %s\n' "${failed[@]}"; false; }
+  : >vdi-chain4/diff1.vdi
+  fails 'vdi-chain4/diff1.vdi: .*not a disk image' vdi vdi-chain4/diff2.vdi
+  # What is not an image by itself, or sound, is not suspected; and one file of
+  # several is named, rather the one that is damaged than a stranger.
+  cp good/base.vdi vdi-chain4/other.vdi
+  vdi_py patch vdi-chain4/other.vdi cbDisk=0
+  head -c 4096 /dev/urandom >vdi-chain4/x-flat.vmdk
+  fails 'one of 2 files there that cannot be read may be it, such as .*other.vdi: .*cbDisk' \
+    vdi vdi-chain4/diff2.vdi
+  # The right one beside damaged ones is found.
+  cp good/diff1.vdi vdi-chain4/diff1.vdi
+  works -r vdi vdi-chain4/diff2.vdi
+}
+
+@test "a parent that may not be read is named" {
+  [ "$(id -u)" -ne 0 ] || have setpriv || skip "no setpriv"
+  unpack vdi-chain4
+  chmod 000 vdi-chain4/diff1.vdi
+  chmod -R o+rX .
+  chmod 755 "$BATS_TEST_TMPDIR" "$BATS_RUN_TMPDIR"
+  if [ "$(id -u)" -eq 0 ]; then
+    chmod 000 vdi-chain4/diff1.vdi
+    nbdkit_command -f -r -U - vdi vdi-chain4/diff2.vdi --run 'echo CLIENT RAN'
+    run timeout 60 setpriv --reuid=65534 --regid=65534 --clear-groups \
+      --bounding-set=-all "${nbdkit[@]}" 3>&-
+    echo "$output"
+    [ "$status" -ne 0 ]
+  else
+    fails 'not found' vdi vdi-chain4/diff2.vdi
+  fi
+  assert_match "$output" 'vdi-chain4/diff1.vdi: .*Permission denied'
+}
+
+@test "a damaged parent that is named (hint, .vbox, parent=, diff=)" {
+  local two='Snapshots/{5c98a506-927f-4175-a084-d380c0276124}.vdi'
+  qemu_chain
+  vmdk_file patch q-base.vmdk version=77
+  fails 'q-base.vmdk: .*version' vmdk q-child.vmdk
+  fails 'q-base.vmdk: .*version' vmdk q-child.vmdk parent=q-base.vmdk
+  fails 'q-base.vmdk: .*version' --filter=diff vmdk q-base.vmdk \
+    diff=q-child.vmdk
+  unpack machine-a
+  cd 'machine-a/Fixture Alpha'
+  vdi_py patch alpha-system.vdi cbDisk=0
+  fails 'alpha-system.vdi: .*cbDisk' vdi "$two"
+  [[ $output != *'was not found'* ]]
+  cd ../..
+  unpack vdi-chain4
+  cd vdi-chain4
+  vdi_py patch diff1.vdi cbDisk=0
+  fails 'diff1.vdi: .*cbDisk' --filter=diff vdi base.vdi diff=diff1.vdi \
+    diff=diff2.vdi
+  fails 'diff1.vdi: .*cbDisk' --filter=diff --filter=diff vdi base.vdi \
+    diff=diff1.vdi diff=diff2.vdi
+}
+
 @test "a parent that is not there: the hint of a VMDK" {
   qemu_chain
   mv q-base.vmdk elsewhere.vmdk
@@ -130,7 +204,8 @@ with open(sys.argv[1], 'r+b') as f:
     f.write(text.replace(b'"q-base.vmdk"', b'"../q-base.vmdk"')
             .ljust(20 * 512, b'\0'))
 EOF
-  fails 'q-base.vmdk' vmdk sub/q-child.vmdk
+  fails 'sub/\.\./q-base.vmdk: the image names this file by a path with
+allow-paths=' vmdk sub/q-child.vmdk
 }
 
 @test "a chain that bites its tail" {
@@ -443,8 +518,15 @@ EOX
   mv alpha-system.vdi ../private
   sed -i "s|location=\"alpha-system.vdi\"|location=\"$(realpath ../private)/alpha-system.vdi\"|" \
     "$settings"
-  fails 'allow-paths=DIR' vdi "$leaf"
+  fails "$(realpath ../private)/alpha-system.vdi: .*Fixture Alpha.vbox names
+absolute path.*allow-paths=" vdi "$leaf"
   works -r vdi "$leaf" allow-paths=../private
+  # One that is not there is refused with the same words: who has no business
+  # there does not learn which files exist.
+  local with=$output
+  rm ../private/alpha-system.vdi
+  fails 'allow-paths=DIR' vdi "$leaf"
+  assert_equal "$output" "$with"
 }
 
 @test "a location in a .vbox with .. is refused" {
@@ -453,7 +535,15 @@ EOX
   mv alpha-system.vdi ../private
   sed -i 's|location="alpha-system.vdi"|location="../private/alpha-system.vdi"|' \
     "$settings"
-  fails 'allow-paths=DIR' vdi "$leaf"
+  fails '/\.\./private/alpha-system.vdi: .*Fixture Alpha.vbox names.*allow-paths=
+allow-paths=DIR' vdi "$leaf"
+  ln -s ../private/alpha-system.vdi link.vdi
+  sed -i 's|"../private/alpha-system.vdi"|"link.vdi"|' "$settings"
+  fails 'Alpha/link.vdi: .*Fixture Alpha.vbox names .* is not in its folder
+allow-paths=DIR' vdi "$leaf"
+  # Names of settings files are no better than those in them.
+  mv "$settings" 'x\.vbox'
+  fails 'Alpha/link.vdi: .*Alpha/x.x5c.vbox names' vdi "$leaf"
 }
 
 @test "the layout of older settings files" {

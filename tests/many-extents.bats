@@ -39,25 +39,107 @@ open_files () { find "/proc/$server_pid/fd" -type l 2>/dev/null | wc -l; }
   assert_equal "$(hash_of "$uri")" "$(hash_file disk.raw)" content
   [ "$(open_files)" -lt 300 ]
   # In any order, by many connections.
-  python_client "$uri" '
+  read_at_random 8
+  [ "$(open_files)" -lt 300 ]
+}
+
+# read_at_random N: by N connections, and compare with disk.raw.
+read_at_random () {
+  python_client "$uri" "
 import random, threading
-want = open("disk.raw", "rb").read()
+want = open('disk.raw', 'rb').read()
 bad = []
 def reader(seed):
     rnd = random.Random(seed)
     c = nbd.NBD()
-    c.connect_uri("nbd+unix:///?socket=" + h.get_uri().split("socket=")[1])
+    c.connect_uri('nbd+unix:///?socket=' + h.get_uri().split('socket=')[1])
     for i in range(300):
         n = rnd.choice((1, 512, 70000, 300000))
         at = rnd.randrange(len(want) - n)
         if c.pread(n, at) != want[at:at + n]:
             bad.append((seed, at, n))
-threads = [threading.Thread(target=reader, args=(i,)) for i in range(8)]
+threads = [threading.Thread(target=reader, args=(i,)) for i in range($1)]
 for t in threads: t.start()
 for t in threads: t.join()
 assert not bad, bad
-'
-  [ "$(open_files)" -lt 300 ]
+"
+}
+
+@test "300 files and 64 file descriptors" {
+  local access
+  ulimit -n 64
+  for access in RDONLY RW; do
+    make_many 300 $access
+    start_nbdkit -r vmdk disk.vmdk
+    assert_equal "$(hash_of "$uri")" "$(hash_file disk.raw)" content
+    read_at_random 8
+    [ "$(open_files)" -lt 60 ]
+    stop_nbdkit
+  done
+  # To write it, all must be open, for their locks: that is refused, with the
+  # limit, and reading goes on.
+  start_nbdkit vmdk disk.vmdk
+  run nbdinfo --size "$uri"
+  [ "$status" -ne 0 ]
+  assert_match "$(cat "$server_log")" \
+    'part-[0-9]*\.bin.*: Too many open files; .* 64 files .*ulimit -n'
+  stop_nbdkit
+  refuses 'Too many open files; .* 64 files .*ulimit -n' vmdk disk.vmdk \
+    write=require
+  assert_equal "$(hash_served vmdk disk.vmdk)" "$(hash_file disk.raw)" content
+}
+
+# make_sparse N: disk.vmdk, N sparse files of three kinds, and disk.raw.
+make_sparse () {
+  vmdk_file sparse hosted.tmp capacity=256 grains=0 text=no
+  vmdk_file cowd cowd.tmp capacity=256 grains=0
+  vmdk_file sesparse sesparse.tmp capacity=256 grains=0
+  "$PYTHON" - "$1" <<'EOP'
+import sys
+kinds = (("hosted", "SPARSE"), ("cowd", "VMFSSPARSE"), ("sesparse", "SESPARSE"))
+with open("disk.vmdk", "w") as text, open("disk.raw", "wb") as raw:
+    print('# Disk DescriptorFile\nversion=1\nCID=12345678\n'
+          'parentCID=ffffffff\ncreateType="custom"', file=text)
+    for i in range(int(sys.argv[1])):
+        name, word = kinds[i % 3]
+        new = b"piece %05d " % i
+        old = b"grain 0 sect"
+        data = open(name + ".tmp", "rb").read()
+        want = open(name + ".tmp.raw", "rb").read()
+        assert old in data and old in want
+        with open("part-%d" % i, "wb") as f:
+            f.write(data.replace(old, new))
+        want = want.replace(old, new).ljust(256 * 512, b"\0")
+        raw.write(want)
+        print('RW %d %s "part-%d"' % (len(want) // 512, word, i), file=text)
+EOP
+}
+
+@test "300 sparse files and 64 file descriptors" {
+  make_sparse 300
+  start_nbdkit -r vmdk disk.vmdk
+  assert_equal "$(hash_of "$uri")" "$(hash_file disk.raw)" 'without a limit'
+  [ "$(open_files)" -gt 300 ]
+  stop_nbdkit
+  ulimit -n 64
+  start_nbdkit -r vmdk disk.vmdk
+  assert_equal "$(hash_of "$uri")" "$(hash_file disk.raw)" content
+  read_at_random 8
+  [ "$(open_files)" -lt 60 ]
+  # What is said of holes is the same, too.
+  nbdinfo --map --totals "$uri"
+}
+
+@test "a file that is replaced while it is closed" {
+  make_many 300
+  ulimit -n 64
+  start_nbdkit -r vmdk disk.vmdk
+  hash_of "$uri"
+  cp part-0.bin other
+  mv other part-0.bin
+  run python_client "$uri" 'h.pread(512, 0)'
+  [ "$status" -ne 0 ]
+  assert_match "$(cat "$server_log")" 'part-0.bin: was replaced'
 }
 
 @test "1024 files stay open where that many may be" {

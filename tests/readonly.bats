@@ -107,3 +107,34 @@ public_plugin () {
   make_disk
   serve vdi disk.vdi write=require -- 'nbdinfo --can write "$uri"'
 }
+
+@test "an image that cannot be written: said to who would write, once" {
+  local image
+  random_file disk.raw 262144
+  qemu-img convert -f raw -O vmdk -o subformat=streamOptimized disk.raw \
+    stream.vmdk
+  # A stream; a VDI that is damaged where readers do not suffer.
+  make_vdi disk.vdi 4M
+  "$PYTHON" "$lib/vdi.py" patch disk.vdi 'map[0]=7'
+  for image in 'vmdk stream.vmdk' 'vdi disk.vdi'; do
+    # shellcheck disable=SC2086
+    run serve -r $image -- 'nbdinfo "$uri" && nbdinfo "$uri"'
+    [ "$status" -eq 0 ]
+    [[ $output != *warning* ]] || { echo "$image -r: $output"; return 1; }
+    # shellcheck disable=SC2086
+    run serve $image readonly=true -- 'nbdinfo "$uri" && nbdinfo "$uri"'
+    [ "$status" -eq 0 ]
+    [[ $output != *warning* ]] || { echo "$image: $output"; return 1; }
+    # shellcheck disable=SC2086
+    run serve $image -- 'nbdinfo "$uri" && nbdinfo "$uri"'
+    [ "$status" -eq 0 ]
+    assert_match "$output" 'is_read_only: true'
+    assert_equal "$(grep -c 'warning: .*cannot be written' <<<"$output")" 1 \
+      "$image: warnings"
+    # shellcheck disable=SC2086
+    run serve $image write=require -- 'echo CLIENT RAN'
+    [ "$status" -eq 1 ]
+    assert_match "$output" 'error: .*cannot be written'
+    [[ $output != *CLIENT* ]]
+  done
+}

@@ -17,11 +17,11 @@ def check(offset, n):
     assert got == bytes(shadow[offset:offset + n]), (offset, n)
 '
 
-# exercise SIZE [PARAMETER...]
+# exercise SIZE [PARAMETER...]: create=dynamic if there are none
 exercise () {
   local size=$1
   shift
-  make_vdi disk.vdi "$size" "$@"
+  serve vdi disk.vdi size="$size" "${@:-create=dynamic}" -- true
   start_nbdkit vdi disk.vdi
   assert_equal "$(timeout 60 nbdinfo --size "$uri")" "$size" size
   cat >requests.py <<EOF
@@ -61,8 +61,12 @@ EOF
 @test "a whole number of blocks" { exercise 4194304; }
 @test "last block of one sector" { exercise 3146240; }
 @test "last block short of one sector" { exercise 4193792; }
-@test "blocks of 512 KiB" { exercise 3146240 block-size=512K; }
-@test "blocks of 8 MiB" { exercise 9437696 block-size=8M; }
+@test "blocks of 512 KiB" {
+  exercise 3146240 create=dynamic block-size=512K
+}
+@test "blocks of 8 MiB" {
+  exercise 9437696 create=dynamic block-size=8M
+}
 @test "fixed image" { exercise 3146240 create=fixed; }
 
 @test "beyond the end is refused" {

@@ -11,6 +11,7 @@
 
 #include "chain.h"
 #include "cleanup.h"
+#include "lazy.h"
 #include "owners.h"
 #include "rounding.h"
 
@@ -33,6 +34,7 @@ struct vd_chain {
   const struct vd_chain *under, *over;  /* of a stack of chains; or NULL */
   struct vd_owner_pool *pool;   /* NULL: not made yet, or no memory */
   bool own_pool;
+  bool own_limit;               /* how.open_limit is ours */
   pthread_mutex_t lock;         /* for making owners */
   size_t n;
   struct level levels[];
@@ -253,6 +255,14 @@ vd_chain_open (struct vd_ctx *ctx, const char *const *paths, size_t n,
     chain->below.name = "nothing";
   }
   chain->pool = how->pool;
+  if (!chain->how.open_limit) {
+    chain->how.open_limit = vd_open_limit_new (0);
+    if (!chain->how.open_limit) {
+      free (chain);
+      return vd_error (ctx, ENOMEM, "%s: no memory for a chain", paths[n - 1]);
+    }
+    chain->own_limit = true;
+  }
   pthread_mutex_init (&chain->lock, NULL);
   chain->n = n;
   for (i = 0; i < n && r == 0; ++i)
@@ -390,6 +400,8 @@ vd_chain_close (struct vd_ctx *ctx, struct vd_chain *chain)
   }
   if (chain->own_pool)
     vd_owner_pool_free (chain->pool);
+  if (chain->own_limit)
+    vd_open_limit_free (chain->how.open_limit);
   pthread_mutex_destroy (&chain->lock);
   free (chain);
   return r;

@@ -158,6 +158,7 @@ struct vd_image {
   bool write;                   /* opened for writing, if .open agrees */
   bool drop_gaps;               /* of vd_open */
   size_t table_memory;          /* bytes for table pages */
+  struct vd_open_limit *open_limit;     /* of vd_open */
 
   /* Set by .open. */
   void *priv;

@@ -39,6 +39,8 @@ struct vd_open {
   const struct vd_policy *policy;       /* which files the image may name;
                                    NULL: those beside it; outlives it */
   size_t table_memory;          /* 0: default (16 MiB) */
+  struct vd_open_limit *open_limit;     /* io/lazy.h, for several images, which
+                                   it outlives; NULL: one for this image */
   const struct vd_parent *parent;       /* for a differencing image; copied */
   bool stacked;                 /* use parent also if the image names none */
   vd_log_fn log;                /* for the image's own thread */

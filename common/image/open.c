@@ -46,6 +46,7 @@ new_image (struct vd_ctx *ctx, struct vd_store *store,
   image->nstores = 1;
   image->name = store->name;
   image->table_memory = how->table_memory ? : DEFAULT_TABLE_MEMORY;
+  image->open_limit = how->open_limit;
   e->log = how->log;
   e->honor_zeroes = how->honor_zeroes;
   e->honor_same = how->honor_same;

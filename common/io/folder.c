@@ -446,18 +446,30 @@ find_raw_disk (const struct local *l, const char *name)
   return -1;
 }
 
+/* name: as it was given; it leads out of the box. */
 static int
-refuse (struct vd_ctx *ctx, const struct local *l, const char *shown,
-        bool device)
+refuse (struct vd_ctx *ctx, const struct local *l, const char *name,
+        const char *shown, bool device)
 {
+  const char *namer = l->f.namer ? l->f.namer : "the image", *why;
+
   if (l->f.policy && l->f.policy->strict)
-    return vd_error (ctx, EACCES, "%s: the image names this file, which is "
+    return vd_error (ctx, EACCES, "%s: %s names this file, which is "
                      "not a plain file in its folder %s; strict=true allows "
-                     "nothing else", shown, l->path);
-  return vd_error (ctx, EACCES, "%s: the image names this file, which is not "
-                   "in its folder %s; if you trust the image, allow it with "
-                   "%s", shown, l->path,
-                   device ? "raw-disk=" : "allow-paths=");
+                     "nothing else", shown, namer, l->path);
+  /* Such a name is not followed even if it leads back. */
+  if (name[0] == '/')
+    why = "by an absolute path, and only names relative to";
+  else if (has_dotdot (name))
+    why = "by a path with \"..\", and only names that stay below";
+  else
+    return vd_error (ctx, EACCES, "%s: %s names this file, which is not "
+                     "in its folder %s; if you trust it, allow the file with "
+                     "%s", shown, namer, l->path,
+                     device ? "raw-disk=" : "allow-paths=");
+  return vd_error (ctx, EACCES, "%s: %s names this file %s its folder %s are "
+                   "followed; if you trust it, allow the file with %s", shown,
+                   namer, why, l->path, device ? "raw-disk=" : "allow-paths=");
 }
 
 static int
@@ -474,7 +486,7 @@ check_name (struct vd_ctx *ctx, const struct local *l, const char *name,
       return vd_error (ctx, EINVAL, "%s: the image names this file; control "
                        "characters in a name are not allowed", shown);
   if (l->f.policy && l->f.policy->strict && strchr (name, '/'))
-    return refuse (ctx, l, shown, false);
+    return refuse (ctx, l, name, shown, false);
   return 0;
 }
 
@@ -498,7 +510,7 @@ find (struct vd_ctx *ctx, struct local *l, const char *name,
   if (fd == -1 && errno == EXDEV && device)
     fd = find_raw_disk (l, name);
   if (fd == -1 && errno == EXDEV)
-    return refuse (ctx, l, shown, device);
+    return refuse (ctx, l, name, shown, device);
   if (fd == -1)
     return vd_error (ctx, errno, "%s: %m", shown);
   if (fstat (fd, &sb) == -1) {
@@ -513,7 +525,7 @@ find (struct vd_ctx *ctx, struct local *l, const char *name,
     if (!device)
       return vd_error (ctx, EACCES, "%s: is a block device, which the image "
                        "must not name here", shown);
-    return refuse (ctx, l, shown, true);
+    return refuse (ctx, l, name, shown, true);
   }
   return fd;
 }
@@ -652,6 +664,8 @@ local_first_in (struct vd_ctx *ctx, struct vd_folder *f, const char *name,
   show (l, name, shown);
   vd_ctx_init (&quiet, NULL);
   probe = find (&quiet, l, name, shown, false);
+  if (vd_is_shortage (probe))
+    return vd_error (ctx, -probe, "%s", quiet.message);
   if (probe < 0)
     return 0;
   if (fstat (probe, &sb) == -1 || !S_ISDIR (sb.st_mode)) {

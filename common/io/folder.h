@@ -68,6 +68,8 @@ struct vd_folder {
   const struct vd_folder_ops *ops;
   const struct vd_policy *policy;       /* NULL: nothing is allowed */
   enum vd_lock lock;
+  const char *namer;                    /* who names the files, for messages;
+                                           NULL: the image.  The caller's */
 
   /* While an image that is open read-only is opened once more for writing
    * (vd_file_reopen_write): its files, whose locks must not stand in the way

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * Who reads an open file takes a reference with one atomic operation and no
- * lock.  Opening and closing is rare: the set's lock covers which files are
+ * lock.  Opening and closing is rare: the limit's lock covers which files are
  * open, never across a system call, and a file that is being opened has a
  * lock of its own, so that others wait for that file only.
  */
@@ -13,9 +13,27 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <time.h>
 
 #include "cleanup.h"
 #include "lazy.h"
+#include "rounding.h"
+
+/* Of what the process may have open, the files of images get a quarter: there
+ * are also the images themselves, their folders, clients, and a second module
+ * of this collection with a limit of its own.  More than MAX_OPEN are of no
+ * use.  Reading goes with one, but opening costs several times what reading
+ * does.
+ */
+#define MIN_OPEN 8
+#define MAX_OPEN 2048
+
+/* With no descriptor left for a file: so often and so long others may go on
+ * reading theirs before it is an error.
+ */
+#define PATIENCE 200
+#define PATIENCE_NS 5000000
 
 struct lazy {
   struct vd_store st;
@@ -30,21 +48,30 @@ struct lazy {
 
   _Atomic int refs;             /* readers; -1: not open */
   struct vd_store *inner;       /* valid for who has a reference */
-  _Atomic uint64_t used;        /* when it was last: twice the set's round,
+  _Atomic uint64_t used;        /* when it was last: twice the limit's round,
                                    and 1 more if not only when opened */
 
-  struct lazy *prev, *next;     /* open files; the set's lock */
+  struct lazy *prev, *next;     /* open files; the limit's lock */
+};
+
+struct vd_open_limit {
+  unsigned max;
+  _Atomic uint64_t round;       /* files opened so far */
+
+  pthread_mutex_t lock;         /* covers all below, and refs of files from and
+                                   to -1 */
+  size_t users;                 /* sets, and who made the limit */
+  size_t kept;                  /* files that stay open */
+  unsigned taken;               /* others that are open or about to be */
+  struct lazy *first;           /* those that are open */
 };
 
 struct vd_lazy {
   struct vd_folder *folder;
-  unsigned max_open;
-  _Atomic uint64_t round;       /* files opened so far */
+  struct vd_open_limit *limit;
 
-  pthread_mutex_t lock;         /* covers all below, and refs from and to -1 */
+  pthread_mutex_t lock;         /* covers all below */
   size_t users;                 /* stores, and who made the set */
-  unsigned taken;               /* open or about to be */
-  struct lazy *first;           /* open */
   struct vd_folder *unlocked;   /* the folder, but without locks on files */
 };
 
@@ -57,18 +84,92 @@ lazy_of (struct vd_store *st)
   return (struct lazy *) st;
 }
 
+/* ---- the limit --------------------------------------------------------- */
+
+struct vd_open_limit *
+vd_open_limit_new (unsigned max)
+{
+  struct vd_open_limit *limit = calloc (1, sizeof *limit);
+  struct rlimit r;
+
+  if (!limit)
+    return NULL;
+  if (max == 0) {
+    max = MIN_OPEN;
+    if (getrlimit (RLIMIT_NOFILE, &r) == 0)
+      max = min_u64 (max_u64 (r.rlim_cur / 4, MIN_OPEN), MAX_OPEN);
+  }
+  limit->max = max;
+  limit->users = 1;
+  pthread_mutex_init (&limit->lock, NULL);
+  return limit;
+}
+
+static void
+limit_add_user (struct vd_open_limit *limit)
+{
+  LOCK_SCOPE (&limit->lock);
+  limit->users++;
+}
+
+void
+vd_open_limit_free (struct vd_open_limit *limit)
+{
+  bool last;
+
+  if (!limit)
+    return;
+  pthread_mutex_lock (&limit->lock);
+  last = --limit->users == 0;
+  pthread_mutex_unlock (&limit->lock);
+  if (!last)
+    return;
+  pthread_mutex_destroy (&limit->lock);
+  free (limit);
+}
+
+bool
+vd_open_limit_keep (struct vd_open_limit *limit, size_t n, bool must)
+{
+  LOCK_SCOPE (&limit->lock);
+
+  /* The other half is for files that come and go. */
+  if (!must && (n > limit->max / 2 || limit->kept > limit->max / 2 - n))
+    return false;
+  limit->kept += n;
+  return true;
+}
+
+void
+vd_open_limit_give (struct vd_open_limit *limit, size_t n)
+{
+  LOCK_SCOPE (&limit->lock);
+  assert (limit->kept >= n);
+  limit->kept -= n;
+}
+
+/* With the lock: is there room for one file more that comes and goes? */
+static bool
+has_room (const struct vd_open_limit *limit)
+{
+  unsigned room = limit->max > limit->kept ? limit->max - limit->kept : 0;
+
+  return limit->taken < max_u64 (room, min_u64 (limit->max, MIN_OPEN));
+}
+
 /* ---- the set ----------------------------------------------------------- */
 
 int
 vd_lazy_new (struct vd_ctx *ctx, struct vd_folder *folder,
-             unsigned max_open, struct vd_lazy **ret)
+             struct vd_open_limit *limit, struct vd_lazy **ret)
 {
   struct vd_lazy *set = calloc (1, sizeof *set);
 
   if (!set)
     return vd_error (ctx, ENOMEM, "no memory for a set of files");
   set->folder = folder;
-  set->max_open = max_open ? max_open : 1;
+  set->limit = limit;
+  limit_add_user (limit);
   set->users = 1;
   pthread_mutex_init (&set->lock, NULL);
   *ret = set;
@@ -86,6 +187,7 @@ user_gone (struct vd_lazy *set)
   if (!last)
     return;
   vd_folder_close (set->unlocked);
+  vd_open_limit_free (set->limit);
   pthread_mutex_destroy (&set->lock);
   free (set);
 }
@@ -97,35 +199,35 @@ vd_lazy_free (struct vd_lazy *set)
     user_gone (set);
 }
 
-/* With the set's lock: x is closed from now on.  The caller closes what is
+/* With the limit's lock: x is closed from now on.  The caller closes what is
  * returned, without the lock.
  */
 static struct vd_store *
-forget (struct vd_lazy *set, struct lazy *x)
+forget (struct vd_open_limit *limit, struct lazy *x)
 {
   struct vd_store *inner = x->inner;
 
-  *(x->prev ? &x->prev->next : &set->first) = x->next;
+  *(x->prev ? &x->prev->next : &limit->first) = x->next;
   if (x->next)
     x->next->prev = x->prev;
   x->prev = x->next = NULL;
   x->inner = NULL;
-  set->taken--;
+  limit->taken--;
   return inner;
 }
 
-/* With the set's lock: make the file that was not used for longest, and that
+/* With the limit's lock: make the file that was not used for longest, and that
  * nobody is reading, a closed one.  NULL: there is none.
  */
 static struct vd_store *
-evict (struct vd_lazy *set)
+evict (struct vd_open_limit *limit)
 {
   for (;;) {
     struct lazy *x, *oldest = NULL;
     uint64_t used, oldest_used = 0;
     int idle = 0;
 
-    for (x = set->first; x; x = x->next) {
+    for (x = limit->first; x; x = x->next) {
       if (atomic_load_explicit (&x->refs, memory_order_relaxed) != 0)
         continue;
       used = atomic_load_explicit (&x->used, memory_order_relaxed);
@@ -137,7 +239,7 @@ evict (struct vd_lazy *set)
     if (!oldest)
       return NULL;
     if (atomic_compare_exchange_strong (&oldest->refs, &idle, -1))
-      return forget (set, oldest);
+      return forget (limit, oldest);
     /* Somebody has begun to read it. */
   }
 }
@@ -147,27 +249,27 @@ evict (struct vd_lazy *set)
  * never many of these, and waiting would stall who has nothing to do with it.
  */
 static void
-take_slot (struct vd_lazy *set)
+take_slot (struct vd_open_limit *limit)
 {
   struct vd_store *old;
 
   do {
     old = NULL;
-    pthread_mutex_lock (&set->lock);
-    if (set->taken >= set->max_open)
-      old = evict (set);
+    pthread_mutex_lock (&limit->lock);
+    if (!has_room (limit))
+      old = evict (limit);
     if (!old)
-      set->taken++;
-    pthread_mutex_unlock (&set->lock);
+      limit->taken++;
+    pthread_mutex_unlock (&limit->lock);
     vd_store_close (old);
   } while (old);
 }
 
 static void
-give_slot (struct vd_lazy *set)
+give_slot (struct vd_open_limit *limit)
 {
-  LOCK_SCOPE (&set->lock);
-  set->taken--;
+  LOCK_SCOPE (&limit->lock);
+  limit->taken--;
 }
 
 /* ---- one file ---------------------------------------------------------- */
@@ -193,7 +295,7 @@ release (struct lazy *x)
 
 /* Open the file and compare it with what was seen first. */
 static int
-open_inner (struct vd_ctx *ctx, struct lazy *x, struct vd_store **ret)
+try_open (struct vd_ctx *ctx, struct lazy *x, struct vd_store **ret)
 {
   struct vd_lazy *set = x->set;
   struct vd_store *inner;
@@ -218,20 +320,51 @@ open_inner (struct vd_ctx *ctx, struct lazy *x, struct vd_store **ret)
   return 0;
 }
 
+/* The same, but where the process has no descriptor left others of our files
+ * are closed for it, once nobody reads them.
+ */
+static int
+open_inner (struct vd_ctx *ctx, struct lazy *x, struct vd_store **ret)
+{
+  const struct timespec nap = { .tv_nsec = PATIENCE_NS };
+  struct vd_open_limit *limit = x->set->limit;
+  unsigned tries = 0;
+  int r;
+
+  while ((r = try_open (ctx, x, ret)) == -EMFILE) {
+    struct vd_store *old;
+    bool any;
+
+    pthread_mutex_lock (&limit->lock);
+    old = evict (limit);
+    any = limit->first != NULL;
+    pthread_mutex_unlock (&limit->lock);
+    vd_store_close (old);
+    if (old)
+      continue;
+    if (!any || ++tries > PATIENCE)
+      return r;
+    nanosleep (&nap, NULL);
+  }
+  if (r == 0)
+    ctx->error = 0;
+  return r;
+}
+
 /* The caller has a slot, and x->opening (or nobody else knows x). */
 static void
 set_open (struct lazy *x, struct vd_store *inner, int refs)
 {
-  struct vd_lazy *set = x->set;
-  LOCK_SCOPE (&set->lock);
+  struct vd_open_limit *limit = x->set->limit;
+  LOCK_SCOPE (&limit->lock);
 
   x->inner = inner;
-  x->next = set->first;
+  x->next = limit->first;
   if (x->next)
     x->next->prev = x;
-  set->first = x;
+  limit->first = x;
   atomic_store_explicit (&x->used,
-                         2 * (atomic_fetch_add (&set->round, 1) + 1),
+                         2 * (atomic_fetch_add (&limit->round, 1) + 1),
                          memory_order_relaxed);
   atomic_store_explicit (&x->refs, refs, memory_order_release);
 }
@@ -245,10 +378,10 @@ open_and_reference (struct vd_ctx *ctx, struct lazy *x)
 
   if (try_reference (x))
     return 0;
-  take_slot (x->set);
+  take_slot (x->set->limit);
   r = open_inner (ctx, x, &inner);
   if (r < 0) {
-    give_slot (x->set);
+    give_slot (x->set->limit);
     return r;
   }
   set_open (x, inner, 1);
@@ -264,7 +397,8 @@ reference (struct vd_ctx *ctx, struct lazy *x)
   if (!try_reference (x))
     return open_and_reference (ctx, x);
   /* Seldom a new value, so the cache line stays shared. */
-  now = 2 * atomic_load_explicit (&x->set->round, memory_order_relaxed) + 1;
+  now = 2 * atomic_load_explicit (&x->set->limit->round,
+                                  memory_order_relaxed) + 1;
   if (atomic_load_explicit (&x->used, memory_order_relaxed) != now)
     atomic_store_explicit (&x->used, now, memory_order_relaxed);
   return 0;
@@ -419,10 +553,10 @@ lazy_close (struct vd_store *st)
   struct vd_lazy *set = x->set;
   struct vd_store *inner = NULL;
 
-  pthread_mutex_lock (&set->lock);
+  pthread_mutex_lock (&set->limit->lock);
   if (x->inner)
-    inner = forget (set, x);
-  pthread_mutex_unlock (&set->lock);
+    inner = forget (set->limit, x);
+  pthread_mutex_unlock (&set->limit->lock);
   vd_store_close (inner);
   lazy_free (x);
   user_gone (set);
@@ -482,10 +616,12 @@ vd_lazy_open (struct vd_ctx *ctx, struct vd_lazy *set, const char *name,
 
   pthread_mutex_lock (&set->lock);
   set->users++;
-  keep = set->taken < set->max_open;
-  if (keep)
-    set->taken++;
   pthread_mutex_unlock (&set->lock);
+  pthread_mutex_lock (&set->limit->lock);
+  keep = has_room (set->limit);
+  if (keep)
+    set->limit->taken++;
+  pthread_mutex_unlock (&set->limit->lock);
   if (keep)
     set_open (x, inner, 0);
   else

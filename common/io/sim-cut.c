@@ -98,6 +98,32 @@ touched_range (const struct sim_record *rec, uint64_t size,
   }
 }
 
+/* A walk through the records of a file; size is the file's after the last one
+ * that was returned.
+ */
+struct walk {
+  const struct vd_sim *sim;
+  const struct sim_file *file;
+  size_t next, end;
+  uint64_t size;
+};
+
+/* NULL: that was all.  The range is what the record changes. */
+static const struct sim_record *
+walk_on (struct walk *w, uint64_t *ret_offset, uint64_t *ret_end)
+{
+  while (w->next < w->end) {
+    const struct sim_record *rec = &w->sim->log[w->next++];
+
+    if (rec->file != w->file)
+      continue;
+    touched_range (rec, w->size, ret_offset, ret_end);
+    w->size = sim_size_after (rec, w->size);
+    return rec;
+  }
+  return NULL;
+}
+
 /* Per sector: how many records touch it, up to which one it is durable (FUA),
  * which state was drawn (0: as at the sync, k: after the k-th), and how many
  * have gone by.
@@ -114,6 +140,8 @@ cut_file (const struct vd_sim *sim, const struct sim_file *file, size_t n,
   CLEANUP_FREE uint64_t *sizes = NULL;
   uint64_t size, size_max, chosen, s, page, offset, end;
   size_t i, j, nsizes, first = 0;
+  const struct sim_record *rec;
+  struct walk start, walk;
   enum bias bias = draw (seed) % 4;
 
   /* What the last sync covered is there. */
@@ -130,16 +158,12 @@ cut_file (const struct vd_sim *sim, const struct sim_file *file, size_t n,
   sizes = malloc ((n - first + 1) * sizeof *sizes);
   if (sizes == NULL)
     return false;
+  start = walk = (struct walk) { sim, file, first, n, c->size };
   size = size_max = sizes[0] = c->size;
   nsizes = 1;
-  for (i = first; i < n; ++i) {
-    const struct sim_record *rec = &sim->log[i];
-    uint64_t new_size = sim_size_after (rec, size);
-
-    if (rec->file != file)
-      continue;
-    if (new_size != size)
-      sizes[nsizes++] = size = new_size;
+  while ((rec = walk_on (&walk, &offset, &end))) {
+    if (walk.size != size)
+      sizes[nsizes++] = size = walk.size;
     size_max = max_u64 (size_max, size);
     if (rec->fua) {
       size_t kept = 0;
@@ -158,14 +182,8 @@ cut_file (const struct vd_sim *sim, const struct sim_file *file, size_t n,
   if (sectors == NULL)
     return false;
 
-  size = c->size;
-  for (i = first; i < n; ++i) {
-    const struct sim_record *rec = &sim->log[i];
-
-    if (rec->file != file)
-      continue;
-    touched_range (rec, size, &offset, &end);
-    size = sim_size_after (rec, size);
+  walk = start;
+  while ((rec = walk_on (&walk, &offset, &end))) {
     for (s = offset / SECTOR; s * SECTOR < end; ++s) {
       sectors[s].touching++;
       if (rec->fua)
@@ -177,14 +195,8 @@ cut_file (const struct vd_sim *sim, const struct sim_file *file, size_t n,
       sectors[s].state = draw_state (seed, bias, sectors[s].durable,
                                      sectors[s].touching);
 
-  size = c->size;
-  for (i = first; i < n; ++i) {
-    const struct sim_record *rec = &sim->log[i];
-
-    if (rec->file != file)
-      continue;
-    touched_range (rec, size, &offset, &end);
-    size = sim_size_after (rec, size);
+  walk = start;
+  while ((rec = walk_on (&walk, &offset, &end))) {
     for (s = offset / SECTOR; s * SECTOR < end; ++s) {
       uint64_t from = max_u64 (s * SECTOR, offset);
       uint64_t to = min_u64 ((s + 1) * SECTOR, end);

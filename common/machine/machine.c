@@ -23,6 +23,8 @@
 #define MAX_ENTRIES 4096        /* of a folder */
 #define MAX_READ 65536          /* bytes of a file that nobody has named */
 
+#define REMARK 400              /* bytes of a text for a message */
+
 /* A name of ours that may mean something else by the time when it is used: so
  * the file is kept with it (O_PATH), and what counts is the file.
  */
@@ -47,6 +49,9 @@ struct place {
   bool too_many;                /* entries, to look at all of them */
   unsigned too_big;             /* files in which too much would have to be
                                    read */
+  unsigned unread;              /* images that could not be read, */
+  int unread_rank;              /* and the one that looks most like an image: */
+  char unread_why[REMARK];
   bool listed;
   struct candidate *images;
   size_t nimages;
@@ -57,6 +62,9 @@ struct search {
   struct place *places;         /* the image's folder, the machine's, those
                                    that are allowed, those of the parents */
   size_t nplaces;
+  char refused[REMARK];         /* why the name that was given for the parent
+                                   is not followed; empty: none, or it is not
+                                   there */
 };
 
 static void
@@ -79,6 +87,7 @@ vd_files_free (struct vd_files *files)
   }
   free (files->paths);
   free (files->fds);
+  free (files->spoils);
   *files = (struct vd_files) { 0 };
 }
 
@@ -109,8 +118,10 @@ list_folder (struct vd_ctx *ctx, struct place *p, const char *const *suffixes,
   struct dirent *d;
   unsigned n = 0;
   DIR *dir = opendir (p->folder);
-  int r = 0;
+  int r = dir ? 0 : -errno;
 
+  if (vd_is_shortage (r))
+    return vd_error (ctx, -r, "%s: list: %m", p->folder);
   if (!dir) {
     vd_debug (ctx, "%s: cannot be listed: %m", p->folder);
     return 0;
@@ -128,10 +139,18 @@ list_folder (struct vd_ctx *ctx, struct place *p, const char *const *suffixes,
     for (suffix = suffixes; *suffix && !has_suffix (d->d_name, *suffix);
          ++suffix)
       ;
-    vd_ctx_init (&quiet, NULL);
-    if (!*suffix ||
-        vd_folder_find (&quiet, p->box, d->d_name, false, &fd, NULL) < 0)
+    if (!*suffix)
       continue;
+    vd_ctx_init (&quiet, NULL);
+    r = vd_folder_find (&quiet, p->box, d->d_name, false, &fd, NULL);
+    if (vd_is_shortage (r)) {
+      vd_error (ctx, -r, "%s", quiet.message);
+      break;
+    }
+    if (r < 0) {
+      r = 0;
+      continue;
+    }
     if (fstat (fd, &sb) == 0 && S_ISREG (sb.st_mode))
       r = fn (ctx, p, d->d_name, fd, &sb);
     close (fd);
@@ -140,20 +159,30 @@ list_folder (struct vd_ctx *ctx, struct place *p, const char *const *suffixes,
   return r;
 }
 
+/* What a file of a folder is called in messages; NULL: no memory. */
+static char *
+shown_path (const struct place *p, const char *name)
+{
+  char shown[REMARK], *path;
+
+  vd_escape (name, strlen (name), shown, sizeof shown);
+  return asprintf (&path, "%s/%s", p->folder, shown) == -1 ? NULL : path;
+}
+
 static int
 add_settings (struct vd_ctx *ctx, struct place *p, const char *name, int fd,
               const struct stat *sb)
 {
-  CLEANUP_FREE char *path = NULL;
+  CLEANUP_FREE char *path = shown_path (p, name);
   struct vbox *v, **settings;
   int r;
 
   (void) sb;
-  if (asprintf (&path, "%s/%s", p->folder, name) == -1) {
-    path = NULL;
+  if (!path)
     return no_memory (ctx);
-  }
   r = vbox_read (ctx, path, fd, &v);
+  if (vd_is_shortage (r))
+    return r;
   if (r < 0) {
     /* One that cannot be read is not a reason to refuse an image that may
      * not even be in it.
@@ -295,17 +324,58 @@ read_image (struct vd_ctx *ctx, const struct search *s,
 
 /* The same for a file of which nothing is known: only a little is read. */
 static int
-read_candidate (struct vd_ctx *ctx, const char *name, int fd,
-                struct vd_image **ret)
+read_candidate (struct vd_ctx *ctx, const struct place *p, const char *name,
+                int fd, struct vd_image **ret)
 {
   const struct vd_open how = { .write = VD_WRITE_NO, .info = true };
+  CLEANUP_FREE char *path = shown_path (p, name);
   struct vd_store *file, *limited;
   int r;
 
-  r = vd_file_open_fd (ctx, name, fd, false, VD_LOCK_OFF, NULL, &file);
+  if (!path)
+    return no_memory (ctx);
+  r = vd_file_open_fd (ctx, path, fd, false, VD_LOCK_OFF, NULL, &file);
   if (r == 0)
     r = vd_limit_new (ctx, file, MAX_READ, &limited);
   return r < 0 ? r : vd_image_open_store (ctx, limited, &how, ret);
+}
+
+/* Is a file of this name data of a VMDK, and no image by itself? */
+static bool
+is_extent_name (const char *name)
+{
+  static const char *const kinds[] = {
+    "flat", "delta", "sesparse", "rdm", "rdmp", "ctk", "pt", NULL,
+  };
+  const char *kind = strrchr (name, '-'), *const *k;
+  size_t n;
+
+  if (!has_suffix (name, ".vmdk") || !kind++)
+    return false;
+  n = strcspn (kind, ".");
+  for (k = kinds; *k; ++k)
+    if (strlen (*k) == n && strncmp (*k, kind, n) == 0)
+      return true;
+  return (kind[0] == 's' || kind[0] == 'f') && n >= 4 &&
+    strspn (kind + 1, "0123456789") == n - 1;
+}
+
+/* Perhaps it is the one that is looked for; then its damage is what the user
+ * wants to hear of.
+ */
+static void
+note_unread (struct place *p, const char *name, int r, const char *why)
+{
+  bool other = r == -EMEDIUMTYPE || r == -ENOTSUP;
+  int rank = r == -EIO ? 3 : other ? 1 : 2;
+
+  if (other && is_extent_name (name))
+    return;
+  p->unread++;
+  if (rank <= p->unread_rank)
+    return;
+  p->unread_rank = rank;
+  snprintf (p->unread_why, sizeof p->unread_why, "%s", why);
 }
 
 static int
@@ -318,10 +388,15 @@ add_candidate (struct vd_ctx *ctx, struct place *p, const char *name, int fd,
   int r;
 
   vd_ctx_init (&quiet, NULL);
-  r = read_candidate (&quiet, name, fd, &image);
+  r = read_candidate (&quiet, p, name, fd, &image);
+  if (vd_is_shortage (r))
+    return vd_error (ctx, -r, "%s", quiet.message);
   if (r < 0) {
-    vd_debug (ctx, "%s: %s", p->folder, quiet.message);
-    p->too_big += r == -EFBIG;  /* which matters likewise */
+    vd_debug (ctx, "%s", quiet.message);
+    if (r == -EFBIG)
+      p->too_big++;             /* which matters likewise */
+    else
+      note_unread (p, name, r, quiet.message);
     return 0;
   }
   if (!vd_uuid_is_null (&image->link.uuid)) {
@@ -369,15 +444,21 @@ list_images (struct vd_ctx *ctx, struct search *s)
  * it may be opened; 0: found, 1: not there, or not allowed.
  */
 static int
-resolve (struct vd_ctx *ctx, const struct place *p, const char *name,
-         struct found *ret)
+resolve (struct vd_ctx *ctx, struct search *s, const struct place *p,
+         const char *name, struct found *ret)
 {
   struct vd_ctx quiet;
   struct stat sb;
+  int r;
 
   vd_ctx_init (&quiet, ctx->log);
-  if (vd_folder_find (&quiet, p->box, name, false, &ret->fd, &ret->path) < 0) {
+  r = vd_folder_find (&quiet, p->box, name, false, &ret->fd, &ret->path);
+  if (vd_is_shortage (r))
+    return vd_error (ctx, -r, "%s", quiet.message);
+  if (r < 0) {
     vd_debug (ctx, "%s", quiet.message);
+    if (r == -EACCES && !s->refused[0])
+      snprintf (s->refused, sizeof s->refused, "%s", quiet.message);
     return 1;
   }
   if (fstat (ret->fd, &sb) == 0 && S_ISREG (sb.st_mode))
@@ -390,18 +471,19 @@ resolve (struct vd_ctx *ctx, const struct place *p, const char *name,
  * the host where the snapshot was made (vmdk-format 10.4).
  */
 static int
-by_name (struct vd_ctx *ctx, const struct place *p, const char *name,
-         struct found *ret)
+by_name (struct vd_ctx *ctx, struct search *s, const struct place *p,
+         const char *name, struct found *ret)
 {
   const char *last = name + strlen (name);
+  int r = resolve (ctx, s, p, name, ret);
 
-  if (resolve (ctx, p, name, ret) == 0)
-    return 0;
+  if (r != 1)
+    return r;
   while (last > name && last[-1] != '/' && last[-1] != '\\')
     last--;
   if (last == name || !*last)
     return 1;
-  return resolve (ctx, p, last, ret);
+  return resolve (ctx, s, p, last, ret);
 }
 
 static bool
@@ -423,11 +505,11 @@ has_uuid (const struct search *s, const struct found *f,
 
 /* A name that leads to another image is worth less than the UUID. */
 static int
-by_name_and_uuid (struct vd_ctx *ctx, const struct search *s,
+by_name_and_uuid (struct vd_ctx *ctx, struct search *s,
                   const struct place *p, const char *name,
                   const struct vd_uuid *uuid, struct found *ret)
 {
-  int r = by_name (ctx, p, name, ret);
+  int r = by_name (ctx, s, p, name, ret);
 
   if (r == 0 && !vd_uuid_is_null (uuid) && !has_uuid (s, ret, uuid)) {
     vd_debug (ctx, "%s: is not the image that is looked for", ret->path);
@@ -438,22 +520,26 @@ by_name_and_uuid (struct vd_ctx *ctx, const struct search *s,
 }
 
 static int
-by_settings (struct vd_ctx *ctx, const struct search *s,
+by_settings (struct vd_ctx *ctx, struct search *s,
              const struct vd_uuid *uuid, struct found *ret)
 {
   size_t i, j;
+  int r = 1;
 
-  for (i = 0; i < s->nplaces; ++i) {
+  for (i = 0; r == 1 && i < s->nplaces; ++i) {
     const struct place *p = &s->places[i];
 
-    for (j = 0; j < p->nsettings; ++j) {
+    for (j = 0; r == 1 && j < p->nsettings; ++j) {
       const struct vbox_disk *d = vbox_find (p->settings[j], uuid);
 
-      if (d && by_name_and_uuid (ctx, s, p, d->location, uuid, ret) == 0)
-        return 0;
+      if (!d)
+        continue;
+      p->box->namer = p->settings[j]->path;
+      r = by_name_and_uuid (ctx, s, p, d->location, uuid, ret);
+      p->box->namer = NULL;
     }
   }
-  return 1;
+  return r;
 }
 
 /* The candidate once more, as a file. */
@@ -506,15 +592,55 @@ by_listing (struct vd_ctx *ctx, struct search *s, const char *child,
   return first ? find_again (ctx, place, first, ret) : 1;
 }
 
+/* The folders, for a message. */
+static void
+list_places (const struct search *s, char *ret, size_t size)
+{
+  size_t n = 0, i;
+
+  *ret = '\0';
+  for (i = 0; i < s->nplaces && n < size; ++i)
+    n += snprintf (ret + n, size - n, "%s%s", i > 0 ? ", " : "",
+                   s->places[i].folder);
+  if (n >= size)
+    strcpy (ret + size - 4, "...");
+}
+
+/* What was in the way, for a message: each begins with a semicolon. */
+static void
+list_obstacles (const struct search *s, char *ret, size_t size)
+{
+  const struct place *worst = NULL;
+  unsigned unread = 0;
+  size_t n = 0, i;
+
+  *ret = '\0';
+  for (i = 0; i < s->nplaces; ++i) {
+    const struct place *p = &s->places[i];
+
+    unread += p->unread;
+    if (p->unread && (!worst || p->unread_rank > worst->unread_rank))
+      worst = p;
+  }
+  if (unread == 1)
+    n = snprintf (ret, size, "; a file there that cannot be read may be it: "
+                  "%s", worst->unread_why);
+  else if (unread)
+    n = snprintf (ret, size, "; one of %u files there that cannot be read may "
+                  "be it, such as %s", unread, worst->unread_why);
+  if (s->refused[0] && n < size)
+    snprintf (ret + n, size - n, "; %s", s->refused);
+}
+
 static int
 not_found (struct vd_ctx *ctx, const struct search *s,
            const struct vd_image *child)
 {
   const struct vd_link *l = &child->link;
-  char what[400], uuid[VD_UUID_TEXT], hint[256] = "", places[1024] = "";
-  char more[100] = "";
+  char what[400], uuid[VD_UUID_TEXT], hint[256] = "", places[REMARK];
+  char more[100] = "", obstacles[2 * REMARK + 100];
   unsigned too_big = 0;
-  size_t n = 0, i;
+  size_t i;
 
   for (i = 0; i < s->nplaces; ++i) {
     if (s->places[i].too_many)
@@ -523,10 +649,9 @@ not_found (struct vd_ctx *ctx, const struct search *s,
                        "its parent in; name it with parent=FILE",
                        child->name, s->places[i].folder, MAX_ENTRIES);
     too_big += s->places[i].too_big;
-    if (n < sizeof places)
-      n += snprintf (places + n, sizeof places - n, "%s%s",
-                     i > 0 ? ", " : "", s->places[i].folder);
   }
+  list_places (s, places, sizeof places);
+  list_obstacles (s, obstacles, sizeof obstacles);
   if (too_big)
     snprintf (more, sizeof more, " (but not at %u files, of which more than "
               "%d KiB would have to be read)", too_big, MAX_READ / 1024);
@@ -547,8 +672,8 @@ not_found (struct vd_ctx *ctx, const struct search *s,
   return vd_error (ctx, EUNATCH, "%s: is a differencing image, and its parent "
                    "was not found: %s; looked in %s and the .vbox files "
                    "there%s; name it with parent=FILE, put it there, or allow "
-                   "its folder with allow-paths=DIR", child->name, what,
-                   places, more);
+                   "its folder with allow-paths=DIR%s", child->name, what,
+                   places, more, obstacles);
 }
 
 static int
@@ -559,6 +684,7 @@ find_parent (struct vd_ctx *ctx, struct search *s, const struct place *p,
   bool uuid = !vd_uuid_is_null (&l->parent);
   int r = 1;
 
+  s->refused[0] = '\0';
   /* A hint is relative to the folder of the image that it is in. */
   if (l->parent_hint)
     r = by_name_and_uuid (ctx, s, p, l->parent_hint, &l->parent, ret);
@@ -591,6 +717,51 @@ check_encrypted (struct vd_ctx *ctx, const struct search *s,
   return 0;
 }
 
+/* Who writes to an image changes what those on top of it read.  Settings are
+ * not proof (the snapshots may be gone), and whoever writes may mean it: so
+ * this is for a warning.
+ */
+static int
+find_children (struct vd_ctx *ctx, const struct search *s,
+               const struct vd_image *image, char **ret)
+{
+  const struct vbox_disk *first = NULL;
+  const char *settings = NULL;
+  char shown[REMARK];
+  size_t i, j, k;
+  unsigned n = 0;
+
+  *ret = NULL;
+  if (vd_uuid_is_null (&image->link.uuid))
+    return 0;
+  for (i = 0; i < s->nplaces; ++i) {
+    for (j = 0; j < s->places[i].nsettings; ++j) {
+      const struct vbox *v = s->places[i].settings[j];
+
+      for (k = 0; k < v->n; ++k) {
+        if (!vd_uuid_equal (&v->disks[k].parent, &image->link.uuid))
+          continue;
+        n++;
+        if (first)
+          continue;
+        first = &v->disks[k];
+        settings = v->path;
+      }
+    }
+  }
+  if (!first)
+    return 0;
+  vd_escape (first->location, strlen (first->location), shown, sizeof shown);
+  if (asprintf (ret, "%s: is opened for writing, but %s shows that it has "
+                "children (%u, such as %s), which will not be right any more "
+                "once it is written; serve the topmost image instead, or this "
+                "one read-only", image->name, settings, n, shown) == -1) {
+    *ret = NULL;
+    return no_memory (ctx);
+  }
+  return 0;
+}
+
 /* A file that the user names. */
 static int
 find_named (struct vd_ctx *ctx, const char *path, struct found *ret)
@@ -612,7 +783,7 @@ find_named (struct vd_ctx *ctx, const char *path, struct found *ret)
  */
 static int
 step (struct vd_ctx *ctx, struct search *s, const struct vd_search *how,
-      const struct vd_files *down, struct found *ret_parent)
+      struct vd_files *down, struct found *ret_parent)
 {
   const struct found last = {
     .path = down->paths[down->n - 1], .fd = down->fds[down->n - 1],
@@ -633,6 +804,8 @@ step (struct vd_ctx *ctx, struct search *s, const struct vd_search *how,
   if (r < 0)
     return r;
   r = check_encrypted (ctx, s, image);
+  if (r == 0 && down->n == 1)
+    r = find_children (ctx, s, image, &down->spoils);
   if (how->alone)
     ;
   else if (r == 0 && down->n == 1 && how->parent)
@@ -711,13 +884,16 @@ vd_find_chain (struct vd_ctx *ctx, const char *path,
 }
 
 int
-vd_check_settings (struct vd_ctx *ctx, const struct vd_chain *chain)
+vd_check_settings (struct vd_ctx *ctx, const struct vd_chain *chain,
+                   char **ret_spoils)
 {
+  const size_t n = vd_chain_length (chain);
   struct search s = { 0 };
   size_t i;
   int r = 0;
 
-  for (i = 0; r == 0 && i < vd_chain_length (chain); ++i) {
+  *ret_spoils = NULL;
+  for (i = 0; r == 0 && i < n; ++i) {
     const struct vd_image *image = vd_chain_image (chain, i);
     CLEANUP_FREE char *real = realpath (image->name, NULL);
 
@@ -728,6 +904,8 @@ vd_check_settings (struct vd_ctx *ctx, const struct vd_chain *chain)
     if (r == 0)
       r = check_encrypted (ctx, &s, image);
   }
+  if (r == 0)
+    r = find_children (ctx, &s, vd_chain_image (chain, n - 1), ret_spoils);
   free_search (&s);
   return r;
 }

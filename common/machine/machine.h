@@ -32,6 +32,9 @@ struct vd_files {
   size_t n;
   char **paths;                 /* real paths */
   int *fds;                     /* O_PATH */
+  char *spoils;                 /* a warning, should the image be written: a
+                                   .vbox shows that others are on top of it;
+                                   NULL: none does */
 };
 
 /* The files of the image's chain, the image itself last; for vd_files_free.
@@ -49,9 +52,11 @@ extern void vd_files_free (struct vd_files *files);
 
 /* For a chain whose images the user has named: have the .vbox files in the
  * places that vd_find_chain looks at anything against one of them?  -ENOTSUP:
- * it is encrypted.
+ * it is encrypted.  *ret_spoils is as in struct vd_files, for the topmost
+ * image; the caller frees it.
  */
 extern int vd_check_settings (struct vd_ctx *ctx,
-                              const struct vd_chain *chain);
+                              const struct vd_chain *chain,
+                              char **ret_spoils);
 
 #endif /* VDKIT_MACHINE_H */

@@ -28,7 +28,7 @@ log_va (struct vd_ctx *ctx, enum vd_log_level level,
         const char *fmt, va_list args)
 {
   int saved = errno;
-  char text[1024];
+  char text[VD_MESSAGE];
 
   if (ctx->log) {
     vsnprintf (text, sizeof text, fmt, args);

@@ -11,7 +11,9 @@
 #ifndef VDKIT_CTX_H
 #define VDKIT_CTX_H
 
+#include <errno.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 enum vd_log_level {
@@ -22,11 +24,13 @@ enum vd_log_level {
 /* Takes one line without a newline.  May be called from any thread. */
 typedef void (*vd_log_fn) (enum vd_log_level level, const char *text);
 
+#define VD_MESSAGE 2048         /* bytes: some name several paths */
+
 struct vd_ctx {
   void *next;                   /* nbdkit layer below, only in filters */
   vd_log_fn log;                /* NULL: warnings and debug are dropped */
   int error;                    /* errno of the last vd_error, 0: none */
-  char message[1024];           /* its text, valid when error != 0 */
+  char message[VD_MESSAGE];     /* its text, valid when error != 0 */
 };
 
 /* A fresh context.  The message buffer is deliberately left alone: a context
@@ -48,6 +52,16 @@ vd_ctx_init (struct vd_ctx *ctx, vd_log_fn log)
  */
 extern int vd_error (struct vd_ctx *ctx, int err, const char *fmt, ...)
   __attribute__ ((__format__ (__printf__, 3, 4)));
+
+/* Was it the process, or the host, that had too little of something?  Then
+ * nothing is known of the file in question: who looks for something must not
+ * take it for absent.
+ */
+static inline bool
+vd_is_shortage (int r)
+{
+  return r == -EMFILE || r == -ENFILE || r == -ENOMEM;
+}
 
 /* Something a user should know although the call goes on. */
 extern void vd_warning (struct vd_ctx *ctx, const char *fmt, ...)

@@ -41,6 +41,7 @@ vmdk_check_lock_folder (struct vd_ctx *ctx, struct vd_image *image,
   CLEANUP_FREE char *folder = NULL, *path = NULL, *entry = NULL;
   char shown[512], shown_entry[128];
   struct vd_ctx quiet;
+  int r;
 
   if (!image->folder || image->folder->lock == VD_LOCK_OFF)
     return 0;
@@ -53,7 +54,10 @@ vmdk_check_lock_folder (struct vd_ctx *ctx, struct vd_image *image,
   /* What cannot be looked into may well hold something. */
   strcpy (shown_entry, "what cannot be read");
   vd_ctx_init (&quiet, NULL);
-  if (vd_folder_first_in (&quiet, image->folder, folder, &entry) == 0) {
+  r = vd_folder_first_in (&quiet, image->folder, folder, &entry);
+  if (vd_is_shortage (r))
+    return vd_error (ctx, -r, "%s", quiet.message);
+  if (r == 0) {
     if (!entry)
       return 0;
     vd_escape (entry, strlen (entry), shown_entry, sizeof shown_entry);

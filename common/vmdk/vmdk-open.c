@@ -18,7 +18,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/resource.h>
 
 #include "byteorder.h"
 #include "cleanup.h"
@@ -30,25 +29,6 @@
 
 /* The unit of writing where an extent has no grains. */
 #define FLAT_BLOCK (1024 * 1024)
-
-/* With more read-only files than this, they are opened when they are read,
- * and so many at a time: opening costs several times what reading does.  A
- * part of what the process may have, as there are other images in a chain and
- * clients.
- */
-#define MIN_OPEN_FILES 64
-#define MAX_OPEN_FILES 2048
-
-static unsigned
-max_open_files (void)
-{
-  struct rlimit limit;
-
-  if (getrlimit (RLIMIT_NOFILE, &limit) == -1)
-    return MIN_OPEN_FILES;
-  return min_u64 (max_u64 (limit.rlim_cur / 4, MIN_OPEN_FILES),
-                  MAX_OPEN_FILES);
-}
 
 /* ---- finding the descriptor ------------------------------------------- */
 
@@ -227,7 +207,6 @@ struct named_file {
   struct stat sb;
   bool write;                   /* by any of its extents */
   bool device;
-  bool any;                     /* not lazy: more than flat, or written */
   struct vd_store *store;
 };
 
@@ -271,15 +250,13 @@ stat_extent (struct vd_ctx *ctx, struct vd_image *image,
   f = &fs->files[j];
   f->write |= wants_write (image, line);
   f->device |= device;
-  f->any |= !flat || f->write;
   fs->of[i] = j;
   return 0;
 }
 
 static int
 open_file (struct vd_ctx *ctx, struct vd_image *image,
-           const struct vmdk_extent_line *line, struct files *fs,
-           struct named_file *f)
+           const struct vmdk_extent_line *line, struct named_file *f)
 {
   struct vmdk *vmdk = image->priv;
   int r;
@@ -289,14 +266,8 @@ open_file (struct vd_ctx *ctx, struct vd_image *image,
     if (r < 0)
       return r;
   }
-  if (!f->any && fs->n > max_open_files ()) {
-    if (!vmdk->lazy) {
-      r = vd_lazy_new (ctx, image->folder, max_open_files (), &vmdk->lazy);
-      if (r < 0)
-        return r;
-    }
+  if (vmdk->lazy && !f->write)
     r = vd_lazy_open (ctx, vmdk->lazy, line->name, f->device, &f->store);
-  }
   else
     r = vd_folder_open (ctx, image->folder, line->name, f->write, f->device,
                         &image->other_writer, &f->store);
@@ -381,6 +352,31 @@ is_raw_allowed (const struct vd_image *image)
   return p && (p->any_raw_disk || (p->raw_disks && p->raw_disks[0]));
 }
 
+/* Do all files stay open?  Those that are written must, for their locks
+ * (rules 4); with too many the others are opened when they are read.
+ */
+static int
+count_files (struct vd_ctx *ctx, struct vd_image *image,
+             const struct files *fs)
+{
+  struct vmdk *vmdk = image->priv;
+  size_t j, written = 0;
+
+  vmdk->limit = image->open_limit;
+  if (!vmdk->limit)
+    vmdk->limit = vd_open_limit_new (0);
+  if (!vmdk->limit)
+    return vd_error (ctx, ENOMEM, "%s: no memory", image->name);
+  for (j = 0; j < fs->n; ++j)
+    written += fs->files[j].write;
+  vmdk->kept = fs->n;
+  if (vd_open_limit_keep (vmdk->limit, fs->n, written == fs->n))
+    return 0;
+  vmdk->kept = written;
+  vd_open_limit_keep (vmdk->limit, written, true);
+  return vd_lazy_new (ctx, image->folder, vmdk->limit, &vmdk->lazy);
+}
+
 /* The file of each extent, opened once however often it is named. */
 static int
 open_files (struct vd_ctx *ctx, struct vd_image *image, struct files *fs)
@@ -398,13 +394,16 @@ open_files (struct vd_ctx *ctx, struct vd_image *image, struct files *fs)
     if (r < 0)
       return r;
   }
+  r = count_files (ctx, image, fs);
+  if (r < 0)
+    return r;
   for (i = 0; i < vmdk->nextents; ++i) {
     struct named_file *f = &fs->files[fs->of[i]];
 
     line = vmdk_descriptor_extent (vmdk->descriptor, i);
     if (line->type == VMDK_ZERO || f->store)
       continue;
-    r = open_file (ctx, image, line, fs, f);
+    r = open_file (ctx, image, line, f);
     if (r < 0)
       return r;
   }
@@ -656,6 +655,10 @@ vmdk_close (struct vd_image *image)
     if (vmdk->extents[i].ops)
       vmdk->extents[i].ops->close (&vmdk->extents[i]);
   vd_lazy_free (vmdk->lazy);
+  if (vmdk->limit)
+    vd_open_limit_give (vmdk->limit, vmdk->kept);
+  if (vmdk->limit != image->open_limit)
+    vd_open_limit_free (vmdk->limit);
   free (vmdk->extents);
   free (vmdk->index);
   vmdk_descriptor_free (vmdk->descriptor);

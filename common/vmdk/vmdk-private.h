@@ -10,6 +10,7 @@
 #include "vmdk-extent.h"
 
 struct vd_lazy;
+struct vd_open_limit;
 
 struct vmdk {
   struct vmdk_descriptor *descriptor;
@@ -26,7 +27,9 @@ struct vmdk {
   unsigned shift;
 
   uint64_t grain;               /* bytes, of an embedded extent */
-  struct vd_lazy *lazy;         /* read-only files beyond a handful */
+  struct vd_open_limit *limit;  /* the image's, or one of our own */
+  size_t kept;                  /* files that count there and stay open */
+  struct vd_lazy *lazy;         /* the others; NULL: there are none */
 };
 
 /* vmdk-lock.c: does VMware say that it has the file of that name (as in the

@@ -18,6 +18,8 @@
 #include "parse.h"
 #include "stack.h"
 
+#define NBD_NAME_MAX 4096       /* bytes; the protocol's */
+
 static void log_line (enum vd_log_level level, const char *text);
 
 static struct stack stack = STACK_INIT (log_line);
@@ -53,45 +55,66 @@ add_file (const char *value)
   return 0;
 }
 
+/* 1: taken, 0: not one of ours, -1: error. */
 static int
-diff_config (nbdkit_next_config *next, nbdkit_backend *nxdata,
-             const char *key, const char *value)
+config (struct stack_params *p, const char *key, const char *value)
 {
   bool off;
+  int r;
 
   if (strcmp (key, "diff") == 0)
-    return add_file (value);
+    return add_file (value) == -1 ? -1 : 1;
   if (strcmp (key, "diff-create") == 0) {
     if (!vd_format_by_name (value) || !vd_format_by_name (value)->create) {
       nbdkit_error ("diff-create=%s: must be 'vdi' or 'vmdk'", value);
       return -1;
     }
-    stack.params.create = value;
-    return 0;
+    p->create = value;
+    return 1;
+  }
+  if (strcmp (key, "diff-base-export") == 0) {
+    if (strlen (value) > NBD_NAME_MAX) {
+      nbdkit_error ("diff-base-export=%.40s...: is longer than %d bytes, the "
+                    "most that the name of an export can have", value,
+                    NBD_NAME_MAX);
+      return -1;
+    }
+    p->base_export = value;
+    return 1;
   }
   if (strcmp (key, "diff-readonly") == 0)
-    return parse_bool (&stack.params.readonly, key, value);
-  if (strcmp (key, "diff-write") == 0)
-    return parse_word (&stack.params.require, key, value, "auto", "require");
-  if (strcmp (key, "diff-lock") == 0) {
-    if (parse_word (&off, key, value, "auto", "off") == -1)
-      return -1;
-    stack.params.lock = off ? VD_LOCK_OFF : VD_LOCK_AUTO;
-    return 0;
+    r = parse_bool (&p->readonly, key, value);
+  else if (strcmp (key, "diff-write") == 0)
+    r = parse_word (&p->require, key, value, "auto", "require");
+  else if (strcmp (key, "diff-lock") == 0) {
+    r = parse_word (&off, key, value, "auto", "off");
+    if (r == 0)
+      p->lock = off ? VD_LOCK_OFF : VD_LOCK_AUTO;
   }
-  if (strcmp (key, "diff-exports") == 0)
-    return parse_word (&stack.params.no_exports, key, value, "all", "none");
-  if (strcmp (key, "diff-base-export") == 0) {
-    stack.params.base_export = value;
+  else if (strcmp (key, "diff-exports") == 0)
+    r = parse_word (&p->no_exports, key, value, "all", "none");
+  else if (strcmp (key, "honor-zeroes") == 0)
+    r = parse_bool (&p->honor_zeroes, key, value);
+  else if (strcmp (key, "honor-same") == 0)
+    r = parse_bool (&p->honor_same, key, value);
+  else if (strcmp (key, "force-link") == 0)
+    r = parse_bool (&p->force_link, key, value);
+  else
     return 0;
-  }
-  if (strcmp (key, "honor-zeroes") == 0)
-    return parse_bool (&stack.params.honor_zeroes, key, value);
-  if (strcmp (key, "honor-same") == 0)
-    return parse_bool (&stack.params.honor_same, key, value);
-  if (strcmp (key, "force-link") == 0)
-    return parse_bool (&stack.params.force_link, key, value);
-  return next (nxdata, key, value);
+  return r == -1 ? -1 : 1;
+}
+
+static int
+diff_config (nbdkit_next_config *next, nbdkit_backend *nxdata,
+             const char *key, const char *value)
+{
+  int r = config (&stack.params, key, value);
+
+  if (r == 0)
+    return next (nxdata, key, value);
+  if (r == 1 && strcmp (key, "diff") != 0)
+    return parse_once (&stack.params.given, key, value);
+  return r == 1 ? 0 : -1;
 }
 
 #define diff_config_help                                                      \

@@ -9,6 +9,7 @@
 
 #include "below.h"
 #include "cleanup.h"
+#include "lazy.h"
 #include "machine.h"
 #include "owners.h"
 #include "parse.h"
@@ -62,8 +63,10 @@ void
 stack_free (struct stack *s)
 {
   parse_free_strings (s->params.files);
+  parse_free_strings (s->params.given);
   free (s->instances);
   vd_owner_pool_free (s->pool);
+  vd_open_limit_free (s->open_limit);
 }
 
 bool
@@ -95,6 +98,7 @@ open_instance (struct stack *s, struct instance *in)
       .lock = p->lock,
       .honor_zeroes = p->honor_zeroes,
       .honor_same = p->honor_same,
+      .open_limit = s->open_limit,
       .log = s->log,
     },
     .below = &diff_below,
@@ -109,7 +113,7 @@ open_instance (struct stack *s, struct instance *in)
   r = vd_chain_open (&ctx, (const char *const *) &p->files[in->first], in->n,
                      &how, &chain);
   if (r == 0) {
-    r = vd_check_settings (&ctx, chain);
+    r = vd_check_settings (&ctx, chain, &in->disk.spoils);
     if (r < 0) {
       struct vd_ctx quiet;
 
@@ -122,6 +126,7 @@ open_instance (struct stack *s, struct instance *in)
   in->disk.chain = chain;
   /* Only the outermost is ever written. */
   in->disk.decided = !top || p->readonly || p->require;
+  disk_warn_of_children (&in->disk);
   return 0;
 }
 
@@ -214,6 +219,7 @@ create_top (struct stack *s)
   const struct vd_open how = {
     .write = VD_WRITE_NO, .lock = s->params.lock, .log = s->log,
     .parent = &diff_below.disk, .stacked = true,
+    .open_limit = s->open_limit,
   };
   const char *path = under_the_top (s);
   struct vd_image *image;
@@ -237,7 +243,8 @@ stack_get_ready (struct stack *s)
   disk_survive_file_size_limit ();
   disk_allow_many_files ();
   s->pool = vd_owner_pool_new (VD_OWNER_PAGES);
-  if (!s->pool) {
+  s->open_limit = vd_open_limit_new (0);
+  if (!s->pool || !s->open_limit) {
     nbdkit_error ("calloc: %m");
     return -1;
   }

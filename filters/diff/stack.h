@@ -26,6 +26,7 @@ struct stack_params {
   bool no_exports;
   const char *base_export;
   const char *create;           /* format of a new image on top, or NULL */
+  char **given;                 /* keys, of what can be given once */
 };
 
 struct instance {
@@ -47,6 +48,7 @@ struct stack {
   struct instance *instances;   /* outermost first */
   bool ready;                   /* the files are open */
   struct vd_owner_pool *pool;   /* of all chains */
+  struct vd_open_limit *open_limit;     /* likewise */
   bool removed;                 /* the new image is; under the lock */
 
   /* While nbdkit serves, a chain comes only to an instance whose image is made

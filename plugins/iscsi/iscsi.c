@@ -19,6 +19,7 @@
 #include "connect.h"
 #include "disk.h"
 #include "lun.h"
+#include "parse.h"
 
 /* -D iscsi.log=N: messages of libiscsi, 1 (errors) to 10 (all). */
 NBDKIT_DLL_PUBLIC int iscsi_debug_log = 0;
@@ -125,37 +126,27 @@ parse_time (const char *key, const char *value, unsigned min, unsigned *ret)
 }
 
 static int
-parse_write_split (const char *value)
+parse_write_split (const char *key, const char *value)
 {
-  int64_t size = nbdkit_parse_size (value);
+  uint64_t size;
 
-  if (size == -1)
+  if (parse_size (&size, key, value) == -1)
     return -1;
   if (size < 65536 || size > 32 * 1024 * 1024) {
-    nbdkit_error ("write-split: must be from 64K to 32M");
+    nbdkit_error ("%s=%s: must be from 64K to 32M", key, value);
     return -1;
   }
   how.write_split = size;
   return 0;
 }
 
-static int
-parse_sessions (const char *value)
-{
-  if (nbdkit_parse_unsigned ("sessions", value, &how.sessions) == -1)
-    return -1;
-  if (how.sessions < 1 || how.sessions > VD_LUN_MAX_SESSIONS) {
-    nbdkit_error ("sessions: must be from 1 to %d", VD_LUN_MAX_SESSIONS);
-    return -1;
-  }
-  return 0;
-}
-
 /* The pieces override the URL wherever it stands. */
 static char *url, *portal, *target, *lun_text;
 
+static char **given;            /* keys, of what can be given once: all */
+
 static int
-iscsi_config (const char *key, const char *value)
+config (const char *key, const char *value)
 {
   struct vd_iscsi_address *a = &how.address;
   struct vd_ctx ctx;
@@ -186,15 +177,30 @@ iscsi_config (const char *key, const char *value)
     return -1;
   }
   if (strcmp (key, "write-split") == 0)
-    return parse_write_split (value);
+    return parse_write_split (key, value);
   if (strcmp (key, "timeout") == 0)
     return parse_time (key, value, 500, &how.timeout_ms);
   if (strcmp (key, "keepalive") == 0)
     return parse_time (key, value, 0, &how.keepalive_ms);
   if (strcmp (key, "sessions") == 0)
-    return parse_sessions (value);
+    return parse_number (&how.sessions, key, value, 1, VD_LUN_MAX_SESSIONS);
   nbdkit_error ("unknown parameter '%s'", key);
   return -1;
+}
+
+static bool
+is_secret (const char *key)
+{
+  return strcmp (key, "password") == 0 || strcmp (key, "target-password") == 0
+    || strcmp (key, "url") == 0;        /* others put passwords in there */
+}
+
+static int
+iscsi_config (const char *key, const char *value)
+{
+  if (config (key, value) == -1)
+    return -1;
+  return parse_once (&given, key, is_secret (key) ? NULL : value);
 }
 
 static int
@@ -392,6 +398,7 @@ iscsi_unload (void)
   free (portal);
   free (target);
   free (lun_text);
+  parse_free_strings (given);
 }
 
 /* ---- what a connection can do -------------------------------------------- */

@@ -19,7 +19,7 @@
 #include "cleanup.h"
 #include "disk.h"
 
-/* Open files; more are of no use to one image (max_open_files). */
+/* Open files; more are of no use to a chain (MAX_OPEN of io/lazy.c). */
 #define MANY_FILES 8192
 
 /* ---- messages --------------------------------------------------------- */
@@ -45,7 +45,15 @@ disk_log (const char *name, enum vd_log_level level, const char *text)
 void
 disk_report (const struct vd_ctx *ctx, int r)
 {
-  nbdkit_error ("%s", ctx->error != 0 ? ctx->message : strerror (-r));
+  const char *message = ctx->error != 0 ? ctx->message : strerror (-r);
+  struct rlimit limit;
+
+  if (r == -EMFILE && getrlimit (RLIMIT_NOFILE, &limit) == 0)
+    nbdkit_error ("%s; nbdkit may have %ju files open at once, which is too "
+                  "few for this: raise the limit (ulimit -n)", message,
+                  (uintmax_t) limit.rlim_cur);
+  else
+    nbdkit_error ("%s", message);
 }
 
 /* The end of a request that failed.  NBD has few errors and nbdkit turns all
@@ -106,6 +114,19 @@ disk_allow_many_files (void)
   }
 }
 
+void
+disk_warn_of_children (struct disk *d)
+{
+  struct vd_ctx ctx;
+
+  if (!d->spoils || !vd_chain_writable (d->chain))
+    return;
+  vd_ctx_init (&ctx, d->log);
+  vd_warning (&ctx, "%s", d->spoils);
+  free (d->spoils);
+  d->spoils = NULL;
+}
+
 /* Make the topmost image writable for all connections if that is not settled
  * yet.  The lock is held.  What failed in a way that may pass (above all a
  * writer in another program) fails this connection and is tried again with
@@ -124,6 +145,8 @@ make_writable (struct disk *d)
   r = vd_chain_reopen_write (&ctx, d->chain);
   switch (r) {
   case 0:
+    disk_warn_of_children (d);
+    break;
   case -EROFS:                  /* the core has said why */
     break;
   case -EAGAIN:                 /* other readers, who may leave */
@@ -181,6 +204,8 @@ disk_cleanup (struct disk *d)
   if (r < 0)
     disk_report (&ctx, r);
   d->chain = NULL;
+  free (d->spoils);
+  d->spoils = NULL;
 }
 
 /* ---- levels ------------------------------------------------------------ */

@@ -30,6 +30,7 @@ struct disk {
   pthread_mutex_t lock;         /* for what follows */
   bool decided;                 /* writable or not: no more attempts */
   unsigned writers;             /* connections that may write */
+  char *spoils;                 /* of vd_find_chain, until it is said; malloc */
 };
 
 #define DISK_INIT(log_fn)                       \
@@ -55,6 +56,11 @@ extern void disk_survive_file_size_limit (void);
  * 1024: raise it as far as may be.  What cannot be is no error.
  */
 extern void disk_allow_many_files (void);
+
+/* If the disk can be written, and others are on top of it: say so, once.  A
+ * door that opens for writing by itself calls this; disk_add_writer does.
+ */
+extern void disk_warn_of_children (struct disk *d);
 
 /* A connection that may write: 1 if it can (then disk_remove_writer must
  * follow), 0 if the disk is read-only, -1 on error.

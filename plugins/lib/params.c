@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
@@ -18,20 +19,25 @@ taken (int r)
   return r == -1 ? -1 : 1;
 }
 
-/* The core takes 0 for "default"; typed by a user it is a mistake. */
-static int
-set_size (uint64_t *ret, const char *key, const char *value)
+/* What can be a disk of the host: checked again when the image names it. */
+static char *
+parse_raw_disk (const char *key, const char *value)
 {
-  int64_t r = nbdkit_parse_size (value);
+  char *path = parse_path (nbdkit_absolute_path, key, value);
+  struct stat sb;
 
-  if (r == -1)
-    return -1;
-  if (r == 0) {
-    nbdkit_error ("%s=%s: must be greater than 0", key, value);
-    return -1;
-  }
-  *ret = r;
-  return 1;
+  if (!path)
+    return NULL;
+  if (stat (path, &sb) == -1)
+    nbdkit_error ("%s=%s: %m; must be 'allow', or a disk that is there", key,
+                  value);
+  else if (!S_ISBLK (sb.st_mode) && !S_ISREG (sb.st_mode))
+    nbdkit_error ("%s=%s: is not a disk: must be a block device, a regular "
+                  "file, or 'allow'", key, value);
+  else
+    return path;
+  free (path);
+  return NULL;
 }
 
 static int
@@ -39,16 +45,14 @@ config_files (struct params *p, const char *key, const char *value)
 {
   if (strcmp (key, "allow-paths") == 0)
     return taken (parse_add_string (&p->allow_paths,
-                                    parse_path (nbdkit_realpath, key,
-                                                value)));
+                                    parse_folder (key, value)));
   if (strcmp (key, "raw-disk") == 0) {
     if (strcmp (value, "allow") == 0) {
       p->policy.any_raw_disk = true;
       return 1;
     }
     return taken (parse_add_string (&p->raw_disks,
-                                    parse_path (nbdkit_absolute_path, key,
-                                                value)));
+                                    parse_raw_disk (key, value)));
   }
   if (strcmp (key, "strict") == 0)
     return taken (parse_bool (&p->policy.strict, key, value));
@@ -63,8 +67,8 @@ config_vmdk (struct params *p, const char *key, const char *value)
     return 1;
   }
   if (strcmp (key, "hw-version") == 0)
-    return nbdkit_parse_unsigned (key, value, &p->how.hw_version) == -1 ?
-      -1 : 1;
+    /* The core takes 0 for "default"; typed by a user it is a mistake. */
+    return taken (parse_number (&p->how.hw_version, key, value, 1, 999));
   return 0;
 }
 
@@ -72,9 +76,9 @@ static int
 config_blocks (struct params *p, const char *key, const char *value)
 {
   if (strcmp (key, "block-size") == 0)
-    return set_size (&p->how.block_size, key, value);
+    return taken (parse_size (&p->how.block_size, key, value));
   if (strcmp (key, "data-alignment") == 0)
-    return set_size (&p->how.alignment, key, value);
+    return taken (parse_size (&p->how.alignment, key, value));
   return 0;
 }
 
@@ -83,7 +87,7 @@ config_create (struct params *p, const char *key, const char *value)
 {
   if (strcmp (key, "size") == 0) {
     p->have_size = true;
-    return set_size (&p->how.size, key, value);
+    return taken (parse_size (&p->how.size, key, value));
   }
   if (strcmp (key, "comment") == 0) {
     p->how.comment = value;
@@ -103,8 +107,8 @@ config_create (struct params *p, const char *key, const char *value)
   return 0;
 }
 
-int
-params_config (struct params *p, const char *key, const char *value)
+static int
+config (struct params *p, const char *key, const char *value)
 {
   bool off;
   int r;
@@ -142,7 +146,7 @@ params_config (struct params *p, const char *key, const char *value)
   if (strcmp (key, "chain") == 0)
     return taken (parse_word (&p->no_chain, key, value, "auto", "none"));
   if (strcmp (key, "parent") == 0) {
-    p->parent = parse_path (nbdkit_realpath, key, value);
+    p->parent = parse_file (key, value);
     return p->parent ? 1 : -1;
   }
   if (strcmp (key, "force-link") == 0)
@@ -174,6 +178,17 @@ params_config (struct params *p, const char *key, const char *value)
   if (r == 1)
     p->needs_create = key;
   return r;
+}
+
+int
+params_config (struct params *p, const char *key, const char *value)
+{
+  int r = config (p, key, value);
+
+  if (r != 1 || strcmp (key, "file") == 0 ||
+      strcmp (key, "allow-paths") == 0 || strcmp (key, "raw-disk") == 0)
+    return r;
+  return taken (parse_once (&p->given, key, value));
 }
 
 int
@@ -217,8 +232,8 @@ params_complete (struct params *p)
   }
 
   /* realpath also reports a file that is not there, in the right place. */
-  path = p->how.variant != NULL ? nbdkit_absolute_path (p->file)
-                                : nbdkit_realpath (p->file);
+  path = parse_path (p->how.variant != NULL ? nbdkit_absolute_path
+                     : nbdkit_realpath, "file", p->file);
   if (path == NULL)
     return -1;
   free (p->file);
@@ -259,4 +274,5 @@ params_free (struct params *p)
   free (p->parent);
   parse_free_strings (p->allow_paths);
   parse_free_strings (p->raw_disks);
+  parse_free_strings (p->given);
 }

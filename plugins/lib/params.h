@@ -44,6 +44,8 @@ struct params {
   struct vd_policy policy;
   char **allow_paths;           /* absolute */
   char **raw_disks;
+
+  char **given;                 /* keys, of what can be given once; likewise */
 };
 
 #define PARAMS_INIT(k) { .keys = (k), .lock = VD_LOCK_AUTO }

@@ -82,6 +82,11 @@ open_chain (struct vd_ctx *ctx, struct served *d)
   how.fds = files.fds;
   r = vd_chain_open (ctx, (const char *const *) files.paths, files.n, &how,
                      &d->disk.chain);
+  if (r == 0) {
+    d->disk.spoils = files.spoils;
+    files.spoils = NULL;
+    disk_warn_of_children (&d->disk);
+  }
   vd_files_free (&files);
   return r;
 }
@@ -104,6 +109,10 @@ served_get_ready (struct served *d)
   vd_ctx_init (&ctx, d->disk.log);
   if (p->how.variant != NULL) {
     r = vd_image_create (&ctx, p->file, format, p->lock, &p->how);
+    if (r == -EINVAL || r == -EFBIG) {  /* by one of the parameters */
+      nbdkit_error ("create=%.40s: %s", p->how.variant, ctx.message);
+      return -1;
+    }
     if (r < 0) {
       disk_report (&ctx, r);
       return -1;
@@ -126,12 +135,6 @@ served_get_ready (struct served *d)
 
   d->disk.level_exports = !p->no_level_exports;
   d->disk.decided = p->readonly || p->require || p->single_link;
-  if (!d->disk.decided && image->no_write[0] != '\0') {
-    /* Known already: say it while there is a terminal. */
-    vd_warning (&ctx, "%s: cannot be written: %s; served read-only",
-                p->file, image->no_write);
-    d->disk.decided = true;
-  }
   return 0;
 }
 

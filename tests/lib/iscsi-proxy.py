@@ -16,6 +16,10 @@ import sys
 import threading
 import time
 
+sys.dont_write_bytecode = True  # nothing is left in the source folder
+
+from iscsi_pdu import pdu
+
 DATA_IN, RESPONSE, REJECT, ASYNC = 0x25, 0x21, 0x3f, 0x32
 NOP_OUT, COMMAND = 0x00, 0x01
 READS, WRITES, MAPS = (0x28, 0x88), (0x2a, 0x8a), (0x9e12,)
@@ -137,16 +141,6 @@ def damage(kind, h, data):
     return bytes(h) + data
 
 
-def read(sock, n):
-    out = b''
-    while len(out) < n:
-        part = sock.recv(n - len(out))
-        if not part:
-            raise EOFError
-        out += part
-    return out
-
-
 def shut(*socks):
     for s in socks:
         try:
@@ -164,12 +158,6 @@ def unlucky():
     with lock:
         seen += 1
         return first <= seen < first + count
-
-
-def pdu(sock):
-    h = bytearray(read(sock, 48))
-    length = int.from_bytes(h[5:8], 'big')
-    return h, read(sock, h[4] * 4 + length + -length % 4)
 
 
 def to_be_damaged(h, data, commands):

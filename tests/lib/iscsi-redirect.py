@@ -9,16 +9,9 @@ Prints its port.
 import socket
 import sys
 
+sys.dont_write_bytecode = True  # nothing is left in the source folder
 
-def read(sock, n):
-    out = b''
-    while len(out) < n:
-        part = sock.recv(n - len(out))
-        if not part:
-            raise EOFError
-        out += part
-    return out
-
+from iscsi_pdu import pdu
 
 server = socket.create_server(('127.0.0.1', 0))
 own = server.getsockname()[1]
@@ -27,9 +20,7 @@ print(own, flush=True)
 while True:
     client, _ = server.accept()
     try:
-        h = read(client, 48)
-        length = int.from_bytes(h[5:8], 'big')
-        read(client, length + -length % 4)
+        h, _ = pdu(client)
         text = b'TargetAddress=127.0.0.1:%d,1\0' % to
         r = bytearray(48)
         r[0] = 0x23                     # login response

@@ -23,6 +23,7 @@
 
 #include "chain.h"
 #include "iszero.h"
+#include "memory-parent.h"
 #include "owners.h"
 #include "rounding.h"
 
@@ -38,8 +39,7 @@ struct model {
 
   bool has_below;               /* memory under the lowest image */
   struct vd_below below;
-  uint8_t *below_data;
-  uint64_t below_size;          /* of the data; the layer may claim more */
+  struct memory_parent memory;  /* its data; it may claim to have more */
   bool honor_zeroes, honor_same;
   size_t table_memory;
 
@@ -70,53 +70,6 @@ sum_file (const char *path)
       h = (h ^ *(uint64_t *) &piece[i]) * UINT64_C (0x100000001b3);
   fclose (f);
   return h;
-}
-
-/* ---- the layer below ---------------------------------------------------- */
-
-static int
-below_pread (struct vd_ctx *ctx, void *opaque, void *buf, size_t len,
-             uint64_t offset)
-{
-  struct model *m = opaque;
-  uint64_t n = 0;
-
-  (void) ctx;
-  assert_true (offset <= m->below.disk.size &&
-               len <= m->below.disk.size - offset);
-  if (offset < m->below_size) {
-    n = min_u64 (len, m->below_size - offset);
-    memcpy (buf, m->below_data + offset, n);
-  }
-  memset ((char *) buf + n, 0, len - n);
-  return 0;
-}
-
-static int
-below_extents (struct vd_ctx *ctx, void *opaque, uint64_t offset,
-               uint64_t len, bool one,
-               int (*fn) (void *, uint64_t, uint64_t, unsigned),
-               void *fn_opaque)
-{
-  struct model *m = opaque;
-  uint64_t n;
-  int r;
-
-  (void) ctx;
-  for (; len > 0; offset += n, len -= n) {
-    bool zero = offset >= m->below_size;
-
-    n = len;
-    if (!zero) {
-      n = min_u64 (min_u64 (len, 4 * KIB - offset % (4 * KIB)),
-                   m->below_size - offset);
-      zero = is_zero ((char *) m->below_data + offset, n);
-    }
-    r = fn (fn_opaque, offset, n, zero ? VD_EXTENT_HOLE | VD_EXTENT_ZERO : 0);
-    if (r != 0 || one)
-      return r;
-  }
-  return 0;
 }
 
 /* ---- chains -------------------------------------------------------------- */
@@ -209,8 +162,8 @@ add_image (struct model *m)
     memcpy (m->shadow[i], m->shadow[i - 1], n);
   }
   else if (m->has_below) {
-    n = min_u64 (how.size, m->below_size);
-    memcpy (m->shadow[i], m->below_data, n);
+    n = min_u64 (how.size, m->memory.used);
+    memcpy (m->shadow[i], m->memory.data, n);
   }
   m->n++;
 }
@@ -468,18 +421,19 @@ run_seed (uint64_t seed)
   m->table_memory = chance (m, 30) ? 1 : 0;
   m->has_below = chance (m, 30);
   if (m->has_below) {
-    m->below_size = 1 + below (m, MAX_SIZE);
-    m->below_data = calloc (1, m->below_size);
-    assert_non_null (m->below_data);
-    for (i = 0; i < m->below_size; i += n) {
-      n = min_u64 (m->below_size - i, 1 + below (m, 100 * KIB));
+    m->memory.used = 1 + below (m, MAX_SIZE);
+    m->memory.data = calloc (1, m->memory.used);
+    assert_non_null (m->memory.data);
+    for (i = 0; i < m->memory.used; i += n) {
+      n = min_u64 (m->memory.used - i, 1 + below (m, 100 * KIB));
       if (chance (m, 60))
-        memset (m->below_data + i, 1 + below (m, 255), n);
+        memset (m->memory.data + i, 1 + below (m, 255), n);
     }
+    m->memory.size = chance (m, 50) ? m->memory.used : INT64_MAX;
     m->below = (struct vd_below) {
       .disk = {
-        .size = chance (m, 50) ? m->below_size : INT64_MAX, .opaque = m,
-        .pread = below_pread, .extents = below_extents,
+        .size = m->memory.size, .opaque = &m->memory,
+        .pread = memory_parent_pread, .extents = memory_parent_extents,
       },
       .name = "below",
     };
@@ -503,7 +457,7 @@ run_seed (uint64_t seed)
     unlink (m->path[level]);
     free (m->shadow[level]);
   }
-  free (m->below_data);
+  free (m->memory.data);
   free (m);
 }
 

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "lazy.h"
@@ -83,6 +84,20 @@ counting_folder (void)
   return c;
 }
 
+/* A set with a limit of its own. */
+static struct vd_lazy *
+new_set (struct vd_folder *f, unsigned max)
+{
+  struct vd_open_limit *limit = vd_open_limit_new (max);
+  struct vd_lazy *set;
+  UNIT_CTX (ctx);
+
+  assert_non_null (limit);
+  assert_ok (ctx, vd_lazy_new (ctx, f, limit, &set));
+  vd_open_limit_free (limit);
+  return set;
+}
+
 /* Descriptors of this process on files of the test. */
 static unsigned
 open_files (void)
@@ -127,7 +142,7 @@ test_limit (void **state)
   UNIT_CTX (ctx);
 
   (void) state;
-  assert_ok (ctx, vd_lazy_new (ctx, &c->f, 2, &set));
+  set = new_set (&c->f, 2);
   for (i = 0; i < 4; ++i) {
     char name[8] = { 'l', '0' + i, '\0' };
 
@@ -178,6 +193,129 @@ test_limit (void **state)
   vd_lazy_free (NULL);
 }
 
+/* Two images, of which one is read and then the other. */
+static void
+test_shared (void **state)
+{
+  struct vd_open_limit *limit = vd_open_limit_new (20);
+  struct counting *c[2] = { counting_folder (), counting_folder () };
+  struct vd_store *st[2][16];
+  struct vd_lazy *set[2];
+  int i, j;
+  UNIT_CTX (ctx);
+
+  (void) state;
+  assert_non_null (limit);
+  for (j = 0; j < 2; ++j) {
+    assert_ok (ctx, vd_lazy_new (ctx, &c[j]->f, limit, &set[j]));
+    for (i = 0; i < 16; ++i) {
+      char name[8] = { 's', '0' + j, 'a' + i, '\0' };
+
+      unit_file (name, 4, 'a' + 16 * j + i);
+      assert_ok (ctx, vd_lazy_open (ctx, set[j], name, false, &st[j][i]));
+    }
+  }
+  assert_int_equal (open_files (), 20);
+  for (j = 1; j >= 0; --j) {
+    for (i = 0; i < 16; ++i)
+      assert_int_equal (first_byte (st[j][i]), (char) ('a' + 16 * j + i));
+    assert_int_equal (open_files (), 20);
+    /* The idle one's files made room for all of these. */
+    c[j]->opens = 0;
+    for (i = 0; i < 16; ++i)
+      assert_int_equal (first_byte (st[j][i]), (char) ('a' + 16 * j + i));
+    assert_int_equal (c[j]->opens, 0);
+  }
+
+  /* Files that stay open leave less. */
+  assert_false (vd_open_limit_keep (limit, 11, false));
+  assert_false (vd_open_limit_keep (limit, SIZE_MAX, false));
+  assert_true (vd_open_limit_keep (limit, 10, false));
+  assert_false (vd_open_limit_keep (limit, 1, false));
+  assert_true (vd_open_limit_keep (limit, 0, false));
+  for (i = 0; i < 16; ++i)
+    assert_int_equal (first_byte (st[1][i]), (char) ('a' + 16 + i));
+  assert_int_equal (open_files (), 10);
+  /* But not too little. */
+  assert_true (vd_open_limit_keep (limit, 1000, true));
+  for (i = 0; i < 16; ++i)
+    assert_int_equal (first_byte (st[0][i]), (char) ('a' + i));
+  assert_int_equal (open_files (), 8);
+  vd_open_limit_give (limit, 1010);
+  for (i = 0; i < 16; ++i)
+    assert_int_equal (first_byte (st[0][i]), (char) ('a' + i));
+  assert_true (open_files () >= 16);
+
+  vd_open_limit_free (limit);
+  for (j = 0; j < 2; ++j) {
+    for (i = 0; i < 16; ++i)
+      vd_store_close (st[j][i]);
+    vd_lazy_free (set[j]);
+    vd_folder_close (&c[j]->f);
+  }
+  assert_int_equal (open_files (), 0);
+  vd_open_limit_free (NULL);
+}
+
+/* The limit is one thing, what the process really can have another. */
+static void
+test_no_descriptors (void **state)
+{
+  struct counting *c = counting_folder ();
+  struct vd_lazy *set = new_set (&c->f, 100);
+  struct rlimit was, few;
+  struct vd_store *st[12];
+  int hogs[64], nhogs = 0, i, round;
+  char byte;
+  UNIT_CTX (ctx);
+
+  (void) state;
+  assert_int_equal (getrlimit (RLIMIT_NOFILE, &was), 0);
+  /* Descriptors are given out from the lowest on. */
+  few = was;
+  i = dup (0);
+  assert_true (i > 0);
+  close (i);
+  few.rlim_cur = i + 6;
+  assert_int_equal (setrlimit (RLIMIT_NOFILE, &few), 0);
+  for (i = 0; i < 12; ++i) {
+    char name[8] = { 'n', 'a' + i, '\0' };
+
+    unit_file (name, 4, 'a' + i);
+    assert_ok (ctx, vd_lazy_open (ctx, set, name, false, &st[i]));
+  }
+  for (round = 0; round < 3; ++round)
+    for (i = 0; i < 12; ++i)
+      assert_int_equal (first_byte (st[i]), 'a' + i);
+  assert_true (open_files () > 1);
+
+  /* Others have all there are: ours go, and when that is not enough it is an
+   * error, until there are some again.
+   */
+  while (nhogs < 64 && (hogs[nhogs] = dup (0)) != -1)
+    nhogs++;
+  assert_int_equal (first_byte (st[11]), 'l');
+  for (i = 0; i < 12; ++i) {
+    while (nhogs < 64 && (hogs[nhogs] = dup (0)) != -1)
+      nhogs++;
+    vd_ctx_init (ctx, NULL);
+    if (vd_store_pread (ctx, st[i], &byte, 1, 0) == 0)
+      continue;
+    assert_int_equal (ctx->error, EMFILE);
+    assert_non_null (strstr (ctx->message, "/n"));
+  }
+  assert_int_equal (ctx->error, EMFILE);
+  while (nhogs > 0)
+    close (hogs[--nhogs]);
+  for (i = 0; i < 12; ++i)
+    assert_int_equal (first_byte (st[i]), 'a' + i);
+  assert_int_equal (setrlimit (RLIMIT_NOFILE, &was), 0);
+  for (i = 0; i < 12; ++i)
+    vd_store_close (st[i]);
+  vd_lazy_free (set);
+  vd_folder_close (&c->f);
+}
+
 static void
 test_refused (void **state)
 {
@@ -187,7 +325,7 @@ test_refused (void **state)
   UNIT_CTX (ctx);
 
   (void) state;
-  assert_ok (ctx, vd_lazy_new (ctx, &c->f, 0, &set));
+  set = new_set (&c->f, 1);
   assert_fails (ctx, vd_lazy_open (ctx, set, "missing", false, &st), ENOENT,
                 "missing");
   assert_fails (ctx, vd_lazy_open (ctx, set, "../x", false, &st), EACCES,
@@ -222,7 +360,7 @@ test_replaced (void **state)
   (void) state;
   unit_file ("ra", 4, 'a');
   unit_file ("rb", 4, 'b');
-  assert_ok (ctx, vd_lazy_new (ctx, &c->f, 1, &set));
+  set = new_set (&c->f, 1);
   assert_ok (ctx, vd_lazy_open (ctx, set, "ra", false, &a));
   assert_ok (ctx, vd_lazy_open (ctx, set, "rb", false, &b));
   assert_int_equal (first_byte (b), 'b');
@@ -286,7 +424,7 @@ test_holes (void **state)
                                   &real));
   assert_ok (ctx, vd_store_truncate (ctx, real, 1 << 20));
   assert_ok (ctx, vd_store_pwrite (ctx, real, "x", 1, 512 << 10, 0));
-  assert_ok (ctx, vd_lazy_new (ctx, &c->f, 1, &set));
+  set = new_set (&c->f, 1);
   assert_ok (ctx, vd_lazy_open (ctx, set, "holes", false, &st));
   assert_ok (ctx, vd_store_extent (ctx, st, 0, &hole, &end));
   assert_ok (ctx, vd_store_extent (ctx, real, 0, &real_hole, &real_end));
@@ -317,7 +455,7 @@ test_reopen (void **state)
   (void) state;
   unit_file ("wa", 4, 'a');
   unit_file ("wb", 4, 'b');
-  assert_ok (ctx, vd_lazy_new (ctx, &c->f, 1, &set));
+  set = new_set (&c->f, 1);
   assert_ok (ctx, vd_lazy_open (ctx, set, "wa", false, &a));
   assert_ok (ctx, vd_lazy_open (ctx, set, "wb", false, &b));
   list[0] = b;
@@ -437,7 +575,7 @@ test_threads (void **state)
 
   (void) state;
   for (l = 0; l < sizeof limits / sizeof limits[0]; ++l) {
-    assert_ok (ctx, vd_lazy_new (ctx, &c->f, limits[l], &set));
+    set = new_set (&c->f, limits[l]);
     crowd.most = 0;
     c->opens = 0;
     for (i = 0; i < FILES; ++i) {
@@ -491,7 +629,7 @@ test_sim (void **state)
   assert_ok (ctx, vd_store_pwrite (ctx, b, "b", 1, 0, 0));
   vd_store_close (b);
 
-  assert_ok (ctx, vd_lazy_new (ctx, f, 1, &set));
+  set = new_set (f, 1);
   for (int n = 1; n <= 3; ++n) {
     vd_sim_fail_at (sim, n, EIO, false);
     assert_fails (ctx, vd_lazy_open (ctx, set, "a", false, &a), EIO,
@@ -517,6 +655,8 @@ main (void)
 {
   const struct CMUnitTest tests[] = {
     cmocka_unit_test (test_limit),
+    cmocka_unit_test (test_shared),
+    cmocka_unit_test (test_no_descriptors),
     cmocka_unit_test (test_refused),
     cmocka_unit_test (test_replaced),
     cmocka_unit_test (test_holes),

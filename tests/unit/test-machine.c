@@ -145,8 +145,62 @@ test_still (void **state)
   vd_files_free (&files);
 }
 
+/* Between the search and the opening this happens. */
+static void
+fails_after (void (*replace) (void))
+{
+  struct vd_files files;
+  struct vd_chain *chain;
+  UNIT_CTX (ctx);
+
+  make_chain ();
+  find (&files);
+  replace ();
+  assert_fails (ctx, open_found (ctx, &files, false, &chain), ESTALE,
+                "was replaced");
+  vd_files_free (&files);
+}
+
+static void
+by_other (void)
+{
+  assert_int_equal (rename (in_dir ("other"), in_dir ("base.vdi")), 0);
+}
+
+static void
+by_link (void)
+{
+  assert_int_equal (rename (in_dir ("base.vdi"), in_dir ("base.old")), 0);
+  assert_int_equal (symlink ("base.old", in_dir ("base.vdi")), 0);
+}
+
+static void
+by_nothing (void)
+{
+  assert_int_equal (unlink (in_dir ("base.vdi")), 0);
+}
+
+static void
+folder_by_other (void)
+{
+  char was[sizeof dir + 8];
+
+  snprintf (was, sizeof was, "%s.was", dir);
+  assert_int_equal (rename (dir, was), 0);
+  assert_int_equal (mkdir (dir, 0700), 0);
+  make_chain ();
+}
+
 static void
 test_replaced (void **state)
+{
+  (void) state;
+  fails_after (by_other);
+}
+
+/* Its UUID does not give it away: by its name it would be served. */
+static void
+test_by_name (void **state)
 {
   struct vd_files files;
   struct vd_chain *chain;
@@ -155,10 +209,7 @@ test_replaced (void **state)
   (void) state;
   make_chain ();
   find (&files);
-  assert_int_equal (rename (in_dir ("other"), in_dir ("base.vdi")), 0);
-  assert_fails (ctx, open_found (ctx, &files, false, &chain), ESTALE,
-                "was replaced");
-  /* Its UUID does not give it away: by its name it would be served. */
+  by_other ();
   assert_ok (ctx, open_found (ctx, &files, true, &chain));
   assert_int_equal (first_byte (chain), 0x22);
   assert_ok (ctx, vd_chain_close (ctx, chain));
@@ -168,54 +219,22 @@ test_replaced (void **state)
 static void
 test_replaced_by_link (void **state)
 {
-  struct vd_files files;
-  struct vd_chain *chain;
-  UNIT_CTX (ctx);
-
   (void) state;
-  make_chain ();
-  find (&files);
-  assert_int_equal (rename (in_dir ("base.vdi"), in_dir ("base.old")), 0);
-  assert_int_equal (symlink ("base.old", in_dir ("base.vdi")), 0);
-  assert_fails (ctx, open_found (ctx, &files, false, &chain), ESTALE,
-                "was replaced");
-  vd_files_free (&files);
+  fails_after (by_link);
 }
 
 static void
 test_gone (void **state)
 {
-  struct vd_files files;
-  struct vd_chain *chain;
-  UNIT_CTX (ctx);
-
   (void) state;
-  make_chain ();
-  find (&files);
-  assert_int_equal (unlink (in_dir ("base.vdi")), 0);
-  assert_fails (ctx, open_found (ctx, &files, false, &chain), ESTALE,
-                "was replaced");
-  vd_files_free (&files);
+  fails_after (by_nothing);
 }
 
 static void
 test_folder_replaced (void **state)
 {
-  char was[sizeof dir + 8];
-  struct vd_files files;
-  struct vd_chain *chain;
-  UNIT_CTX (ctx);
-
   (void) state;
-  make_chain ();
-  find (&files);
-  snprintf (was, sizeof was, "%s.was", dir);
-  assert_int_equal (rename (dir, was), 0);
-  assert_int_equal (mkdir (dir, 0700), 0);
-  make_chain ();
-  assert_fails (ctx, open_found (ctx, &files, false, &chain), ESTALE,
-                "was replaced");
-  vd_files_free (&files);
+  fails_after (folder_by_other);
 }
 
 /* ---- files that nobody has named ---------------------------------------- */
@@ -300,6 +319,7 @@ main (void)
   const struct CMUnitTest tests[] = {
     cmocka_unit_test_setup (test_still, setup),
     cmocka_unit_test_setup (test_replaced, setup),
+    cmocka_unit_test_setup (test_by_name, setup),
     cmocka_unit_test_setup (test_replaced_by_link, setup),
     cmocka_unit_test_setup (test_gone, setup),
     cmocka_unit_test_setup (test_folder_replaced, setup),

@@ -23,6 +23,7 @@
 #include "image.h"
 #include "iszero.h"
 #include "memory.h"
+#include "memory-parent.h"
 #include "rounding.h"
 #include "sim.h"
 #include "vdi.h"
@@ -57,7 +58,7 @@ struct model {
   uint32_t block_size, extra;
   bool differencing;
   struct vd_parent parent;
-  uint8_t *parent_data;
+  struct memory_parent memory;  /* its data */
   bool honor_zeroes, honor_same;
   size_t table_memory;
   const char *path;             /* NULL: in memory */
@@ -76,43 +77,6 @@ struct model {
 
 /* ---- the parent ------------------------------------------------------- */
 
-static int
-parent_pread (struct vd_ctx *ctx, void *opaque, void *buf, size_t len,
-              uint64_t offset)
-{
-  struct model *m = opaque;
-
-  (void) ctx;
-  assert_true (offset <= m->parent.size && len <= m->parent.size - offset);
-  memcpy (buf, m->parent_data + offset, len);
-  return 0;
-}
-
-static int
-parent_extents (struct vd_ctx *ctx, void *opaque, uint64_t offset,
-                uint64_t len, bool one,
-                int (*fn) (void *, uint64_t, uint64_t, unsigned),
-                void *fn_opaque)
-{
-  struct model *m = opaque;
-  uint64_t n;
-  int r;
-
-  (void) ctx;
-  assert_true (offset <= m->parent.size && len <= m->parent.size - offset);
-  for (; len > 0; offset += n, len -= n) {
-    bool zero;
-
-    n = min_u64 (len, 4 * KIB - offset % (4 * KIB));
-    zero = is_zero (m->parent_data + offset, n);
-    r = fn (fn_opaque, offset, n,
-            zero ? VD_EXTENT_HOLE | VD_EXTENT_ZERO : 0);
-    if (r != 0 || one)
-      return r;
-  }
-  return 0;
-}
-
 static void
 make_parent (struct model *m)
 {
@@ -125,15 +89,16 @@ make_parent (struct model *m)
   }
   if (chance (m, 10))
     m->parent.size = 512;
-  m->parent.opaque = m;
-  m->parent.pread = parent_pread;
-  m->parent.extents = parent_extents;
-  m->parent_data = calloc (1, m->parent.size);
-  assert_non_null (m->parent_data);
+  m->parent.opaque = &m->memory;
+  m->parent.pread = memory_parent_pread;
+  m->parent.extents = memory_parent_extents;
+  m->memory.used = m->memory.size = m->parent.size;
+  m->memory.data = calloc (1, m->parent.size);
+  assert_non_null (m->memory.data);
   for (i = 0; i < m->parent.size; i += n) {
     n = min_u64 (m->parent.size - i, 1 + below (m, 3 * m->block_size));
     if (chance (m, 60))
-      memset (m->parent_data + i, 1 + below (m, 255), n);
+      memset (m->memory.data + i, 1 + below (m, 255), n);
   }
 }
 
@@ -145,7 +110,7 @@ from_below (const struct model *m, uint8_t *buf, uint64_t offset, size_t len)
 
   if (m->differencing && offset < m->parent.size) {
     n = min_u64 (len, m->parent.size - offset);
-    memcpy (buf, m->parent_data + offset, n);
+    memcpy (buf, m->memory.data + offset, n);
   }
   memset (buf + n, 0, len - n);
 }
@@ -939,7 +904,7 @@ run_seed (uint64_t seed, enum kind kind, unsigned operations)
   check_extents (&m, 0, m.size, false);
   must (&m, ctx, vd_image_close (ctx, m.image));
   free (m.shadow);
-  free (m.parent_data);
+  free (m.memory.data);
   free (m.buf);
 }
 
@@ -986,7 +951,7 @@ run_vmdk_seed (uint64_t seed, enum kind kind, unsigned operations)
   must (&m, ctx, vd_image_close (ctx, m.image));
   vd_sim_free (m.sim);
   free (m.shadow);
-  free (m.parent_data);
+  free (m.memory.data);
   free (m.buf);
   free (m.buf2);
 }
