@@ -5,13 +5,6 @@
 load lib/common
 load lib/iscsi
 
-# The same target again after kill_tgtd.
-again () {
-  start_tgtd
-  add_target
-  add_lun 1 disk
-}
-
 @test "the target is killed while it is read, and comes back" {
   random_file disk 134217728
   serve_file disk

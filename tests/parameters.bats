@@ -143,6 +143,9 @@ iscsi | sessions=0 | sessions=0: must be a number from 1
 iscsi | sessions=-1 | sessions=-1: must be
 iscsi | sessions=1000 | sessions=1000: must be
 iscsi | sessions=LONG | sessions=yyyy
+iscsi | gather= | gather
+iscsi | gather=2 | gather
+iscsi | gather=perhaps | gather.*perhaps
 iscsi | timeout= | timeout: '' is not a time
 iscsi | timeout=0 | timeout: '0' is not a time
 iscsi | timeout=-1 | timeout: '-1' is not a time

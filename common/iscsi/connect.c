@@ -282,8 +282,14 @@ connect_to (const struct vd_iscsi_connect *c, const char *portal,
     r = drive (ctx, &step, deadline, c->tick, c->opaque);
   if (r == 0 && step.status != SCSI_STATUS_GOOD)
     r = -EIO;
-  if (r < 0)
+  if (r < 0) {
     explain (ctx, portal, r, &step, why, size);
+    /* Destroying the context forgets what libiscsi keeps while it connects,
+     * unless it is told that the socket failed.
+     */
+    if (!step.done)
+      iscsi_service (ctx, POLLERR);
+  }
   else
     r = check_block_size (ctx, c, deadline, portal, why, size);
   *ret_r = r;

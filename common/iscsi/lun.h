@@ -25,6 +25,7 @@ struct vd_lun_open {
   unsigned sessions;            /* >= 1 */
   uint32_t write_split;         /* largest write command */
   bool read_only;
+  bool gather;                  /* the threads may be moved, see gather.h */
   vd_log_fn log;
   int log_level;                /* libiscsi's own messages, 0 (none) to 10 */
   void (*lib_log) (int level, const char *text);

@@ -8,6 +8,7 @@
 #include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,7 @@
 
 #include "cleanup.h"
 #include "connect.h"
+#include "gather.h"
 #include "rounding.h"
 #include "session.h"
 
@@ -32,6 +34,8 @@
 #define MAX_ATTENTIONS 30       /* unit attentions in a row */
 #define MAX_FEW 5               /* tries after an aborted command */
 #define SLOW_MS 60000           /* a living target may take so long for some */
+#define YIELD_LIMIT_MS 3        /* others do more than what we wait for */
+#define YIELD_PAUSE_MS 1000
 #define BACKOFF_FIRST_MS 100
 #define BACKOFF_MAX_MS 2000
 #define BACKOFF_IDLE_MS 10000   /* when nobody waits */
@@ -47,6 +51,8 @@ struct vd_iscsi_session {
 
   /* Commands on their way in, last first. */
   _Atomic (struct vd_scsi_cmd *) submitted;
+  _Atomic unsigned running;     /* threads in vd_iscsi_run */
+  _Atomic int64_t no_yield;     /* until then */
 
   pthread_mutex_t lock;         /* for all down to "the thread" */
   struct iscsi_context *ctx;    /* NULL: not connected */
@@ -540,6 +546,21 @@ wait_for (struct vd_iscsi_session *s, struct vd_scsi_group *g, bool leading)
   }
 }
 
+/* Let others submit before what there is is sent, all in one go: a send costs
+ * more than anything else that we do for a small request.  Whoever comes back
+ * first sends for all.
+ */
+static void
+let_others_submit (struct vd_iscsi_session *s, int64_t now)
+{
+  if (atomic_load (&s->running) < 2 || now < atomic_load (&s->no_yield))
+    return;
+  sched_yield ();
+  /* Another process has this processor. */
+  if (vd_iscsi_now () - now >= YIELD_LIMIT_MS)
+    atomic_store (&s->no_yield, now + YIELD_PAUSE_MS);
+}
+
 void
 vd_iscsi_run (struct vd_iscsi_session *s, struct vd_scsi_cmd *cmds, unsigned n)
 {
@@ -551,6 +572,10 @@ vd_iscsi_run (struct vd_iscsi_session *s, struct vd_scsi_cmd *cmds, unsigned n)
 
   if (n == 0)
     return;
+  if (s->settings->gather
+      && (cmds[0].what == VD_SCSI_READ || cmds[0].what == VD_SCSI_WRITE))
+    vd_iscsi_gather (now);
+  atomic_fetch_add (&s->running, 1);
   for (i = 0; i < n; i++) {
     struct vd_scsi_cmd *c = &cmds[i];
 
@@ -573,11 +598,14 @@ vd_iscsi_run (struct vd_iscsi_session *s, struct vd_scsi_cmd *cmds, unsigned n)
     cmds[0].next = head;
   while (!atomic_compare_exchange_weak (&s->submitted, &head, &cmds[n - 1]));
 
-  if (pthread_mutex_trylock (&s->lock) == 0) {
+  let_others_submit (s, now);
+  if (atomic_load (&s->submitted) != NULL
+      && pthread_mutex_trylock (&s->lock) == 0) {
     work (s, 0);
     leading = release (s, &g);
   }
   wait_for (s, &g, leading);
+  atomic_fetch_sub (&s->running, 1);
 }
 
 /* ---- the thread -------------------------------------------------------- */

@@ -82,6 +82,7 @@ struct vd_iscsi_settings {
   struct vd_iscsi_address address;
   unsigned timeout_ms;          /* of a request, reconnections included */
   unsigned keepalive_ms;        /* ping an idle target; 0: never */
+  bool gather;                  /* threads that read and write, see gather.h */
   int log_level;                /* libiscsi's, 0 to 10 */
   void (*lib_log) (int level, const char *text);
 };

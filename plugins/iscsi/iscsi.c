@@ -33,6 +33,7 @@ static struct vd_lun_open how = {
   .keepalive_ms = VD_LUN_KEEPALIVE_MS,
   .sessions = 1,
   .write_split = VD_LUN_WRITE_SPLIT,
+  .gather = true,
   .log = log_line,
   .lib_log = log_library,
 };
@@ -184,6 +185,8 @@ config (const char *key, const char *value)
     return parse_time (key, value, 0, &how.keepalive_ms);
   if (strcmp (key, "sessions") == 0)
     return parse_number (&how.sessions, key, value, 1, VD_LUN_MAX_SESSIONS);
+  if (strcmp (key, "gather") == 0)
+    return parse_bool (&how.gather, key, value);
   nbdkit_error ("unknown parameter '%s'", key);
   return -1;
 }
@@ -259,7 +262,9 @@ iscsi_config_complete (void)
   "timeout=SECONDS           A request fails after so long (10).\n"           \
   "keepalive=SECONDS         Ping an idle target so often; 0: never (5).\n"   \
   "write-split=SIZE          Largest single write (1M).\n"                    \
-  "sessions=N                Log in so many times (1)."
+  "sessions=N                Log in so many times (1).\n"                     \
+  "gather=true|false         Keep the threads on one processor as long as\n"  \
+  "                          that is enough (true)."
 
 /* Capabilities and keys are those of VirtualBox's back end. */
 static void

@@ -115,6 +115,13 @@ kill_tgtd () {
   wait "$tgtd_pid" 2>/dev/null || true
 }
 
+# The same target with the file "disk" again after kill_tgtd.
+again () {
+  start_tgtd
+  add_target
+  add_lun 1 disk
+}
+
 # start_istgt FILE [AUTH-METHOD [LUN-LINES]]: sets port.  The user is alice
 # with secretsecret12, the target's name bobtarget with targetsecret12.
 start_istgt () {

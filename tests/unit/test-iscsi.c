@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <stdbool.h>
 
+#include "gather.h"
 #include "lun.h"
 
 static void
@@ -157,6 +158,7 @@ test_threads (void **state)
   struct vd_lun_open how = {
     .address = VD_ISCSI_ADDRESS_INIT, .timeout_ms = 20000,
     .keepalive_ms = 100, .sessions = 2, .write_split = VD_LUN_WRITE_SPLIT,
+    .gather = true,
   };
   struct vd_store *st;
   UNIT_CTX (ctx);
@@ -186,10 +188,49 @@ test_threads (void **state)
       fail_msg ("thread %u: %s", i, workers[i].failure);
 }
 
+/* What a process needs, in percent of a processor, and where it should be. */
+static void
+test_gather (void **state)
+{
+  static const struct {
+    int ms, percent, cpu, home;
+  } steps[] = {
+    { 0, 0, 3, -1 },            /* nothing is known yet */
+    { 30, 50, 3, 3 },
+    { 250, 89, 1, 3 },          /* one is enough: stay */
+    { 250, 95, 1, -1 },         /* it is not any more */
+    { 1000, 130, 1, -1 },
+    { 250, 85, 1, -1 },         /* hardly */
+    { 250, 79, 1, 1 },
+    { 2000, 60, 1, 1 },
+    { 1999, 60, 1, 1 },
+    { 1, 60, 1, -1 },           /* see where the scheduler goes */
+    { 30, 60, 0, 0 },
+    { 250, 1, 0, 0 },           /* a pause is no reason to go */
+    { 2001, 50, 0, -1 },        /* nobody was here: begin anew */
+    { 30, 4, 0, -1 },           /* nothing to do */
+    { 250, 5, 2, 2 },
+  };
+  struct vd_gather g = { .home = VD_GATHER_ANYWHERE };
+  int64_t now = 1000000, used = 5000000;
+  size_t i;
+
+  (void) state;
+  for (i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+    now += steps[i].ms;
+    used += (int64_t) steps[i].ms * steps[i].percent * 10;
+    vd_gather_decide (&g, now, used, steps[i].cpu);
+    if (g.home != steps[i].home)
+      fail_msg ("step %zu: home is %d, not %d", i, g.home, steps[i].home);
+    assert_true (g.next > now);
+  }
+}
+
 int
 main (void)
 {
   const struct CMUnitTest tests[] = {
+    cmocka_unit_test (test_gather),
     cmocka_unit_test (test_portal),
     cmocka_unit_test (test_url),
     cmocka_unit_test (test_lun),

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+
+#include <config.h>
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "gather.h"
+
+/* In percent of one processor: with less there is nothing to gain; with more
+ * one is not enough, though the threads need less when they are together.
+ */
+#define IDLE 5
+#define ENOUGH 80
+#define TOO_MUCH 90
+
+/* In milliseconds. */
+#define SAMPLE 30               /* to see how it goes without a home */
+#define PERIOD 250
+#define AWAY 1000               /* when one was not enough */
+#define STAY 4000               /* then see where the scheduler would go */
+#define FORGET 2000             /* nobody asked for so long */
+
+void
+vd_gather_decide (struct vd_gather *g, int64_t now, int64_t used_us, int cpu)
+{
+  int64_t wall = now - g->last;
+  int64_t percent = wall > 0 ? (used_us - g->used) / (wall * 10) : 0;
+  bool fresh = g->last == 0 || wall > FORGET;
+
+  g->last = now;
+  g->used = used_us;
+  g->next = now + PERIOD;
+  if (fresh || (g->home != VD_GATHER_ANYWHERE && now - g->since >= STAY)) {
+    /* Another process may have come to stay on this processor. */
+    g->home = VD_GATHER_ANYWHERE;
+    g->next = now + SAMPLE;
+  }
+  else if (g->home != VD_GATHER_ANYWHERE && percent > TOO_MUCH) {
+    g->home = VD_GATHER_ANYWHERE;
+    g->next = now + AWAY;
+  }
+  else if (g->home == VD_GATHER_ANYWHERE && percent >= IDLE
+           && percent < ENOUGH) {
+    g->home = cpu;
+    g->since = now;
+  }
+}
+
+/* nbdkit's threads are those of the process, not of a session. */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct vd_gather gather = { .home = VD_GATHER_ANYWHERE };
+static _Atomic int64_t next_look;
+static _Atomic int home = VD_GATHER_ANYWHERE;
+
+/* What this thread was told last. */
+static _Thread_local bool was_told;
+static _Thread_local int told;
+
+static void
+look (int64_t now)
+{
+  struct timespec t;
+
+  if (pthread_mutex_trylock (&lock) != 0)
+    return;
+  if (now >= gather.next
+      && clock_gettime (CLOCK_PROCESS_CPUTIME_ID, &t) == 0) {
+    vd_gather_decide (&gather, now,
+                      (int64_t) t.tv_sec * 1000000 + t.tv_nsec / 1000,
+                      sched_getcpu ());
+    atomic_store (&next_look, gather.next);
+    atomic_store (&home, gather.home);
+  }
+  pthread_mutex_unlock (&lock);
+}
+
+/* The main thread stays as it is, and so tells what the user allows, also if
+ * that is changed meanwhile (taskset -p).  The mask of the calling thread tells
+ * nothing, not even at first: who started it may have been at home, as it is if
+ * a filter reads something when a client connects.
+ */
+static void
+move_self (int to)
+{
+  cpu_set_t set;
+  bool allowed;
+
+  if (syscall (SYS_gettid) == getpid ()
+      || sched_getaffinity (getpid (), sizeof set, &set) != 0)
+    return;
+  allowed = to >= 0 && to < CPU_SETSIZE && CPU_ISSET (to, &set);
+  if (allowed) {
+    CPU_ZERO (&set);
+    CPU_SET (to, &set);
+  }
+  (void) !sched_setaffinity (0, sizeof set, &set);
+}
+
+void
+vd_iscsi_gather (int64_t now)
+{
+  int to;
+
+  if (now >= atomic_load_explicit (&next_look, memory_order_relaxed))
+    look (now);
+  to = atomic_load_explicit (&home, memory_order_relaxed);
+  if (was_told && to == told)
+    return;
+  was_told = true;
+  told = to;
+  move_self (to);
+}

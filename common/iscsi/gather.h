@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Threads that hand work to each other gather on one processor.
+ *
+ * nbdkit has a thread for each request.  For small requests most of the cost
+ * is that such threads wake each other, and waking one on another processor
+ * costs several times what it costs on the same one, most of all in a virtual
+ * machine.  So as long as one processor is enough for all of the process, its
+ * threads are kept on one, as if they were an event loop; when it is not, they
+ * go back to where the user let them run.
+ */
+
+#ifndef VDKIT_ISCSI_GATHER_H
+#define VDKIT_ISCSI_GATHER_H
+
+#include <stdint.h>
+
+#define VD_GATHER_ANYWHERE (-1)
+
+/* Zeroed but for home = VD_GATHER_ANYWHERE.  Times are those of a clock in
+ * milliseconds that starts above 0, CPU time is in microseconds.
+ */
+struct vd_gather {
+  int home;                     /* the processor, or VD_GATHER_ANYWHERE */
+  int64_t next;                 /* when to decide again */
+  int64_t last, used;           /* when it was done last, and used_us then */
+  int64_t since;                /* of home */
+};
+
+/* Decide about home, when next has come: used_us is the CPU time of the process
+ * up to now, cpu is where the caller runs.  Not thread-safe, and without any
+ * effect but on g.
+ */
+extern void vd_gather_decide (struct vd_gather *g, int64_t now,
+                              int64_t used_us, int cpu);
+
+/* The calling thread has a request: bring it to where the others of this process
+ * are, or back.  now is that of vd_iscsi_now.  Processors that the main thread
+ * may not use are not used, and the main thread itself stays where it is.  From
+ * any thread; errors are ignored, as is fit for a matter of speed.  errno may
+ * change.
+ */
+extern void vd_iscsi_gather (int64_t now);
+
+#endif /* VDKIT_ISCSI_GATHER_H */
