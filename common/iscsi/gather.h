@@ -27,18 +27,18 @@ struct vd_gather {
   int64_t since;                /* of home */
 };
 
-/* Decide about home, when next has come: used_us is the CPU time of the process
- * up to now, cpu is where the caller runs.  Not thread-safe, and without any
- * effect but on g.
+/* Decide about home, when next has come: used_us is the CPU time of the
+ * process up to now, cpu is where the caller runs.  Not thread-safe, and
+ * without any effect but on g.
  */
 extern void vd_gather_decide (struct vd_gather *g, int64_t now,
                               int64_t used_us, int cpu);
 
-/* The calling thread has a request: bring it to where the others of this process
- * are, or back.  now is that of vd_iscsi_now.  Processors that the main thread
- * may not use are not used, and the main thread itself stays where it is.  From
- * any thread; errors are ignored, as is fit for a matter of speed.  errno may
- * change.
+/* The calling thread has a request: bring it to where the others of this
+ * process are, or back.  now is that of vd_iscsi_now.  Processors that the main
+ * thread may not use are not used, and the main thread itself stays where it
+ * is.  From any thread; errors are ignored, as is fit for a matter of speed.
+ * errno may change.
  */
 extern void vd_iscsi_gather (int64_t now);
 

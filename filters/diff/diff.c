@@ -200,7 +200,8 @@ diff_list_exports (nbdkit_next_list_exports *next, nbdkit_backend *nxdata,
   size_t i;
 
   (void) is_tls;
-  if (!stack_has_chain (&stack, in))          /* the image is made for the first client */
+  /* The image is made for the first client. */
+  if (!stack_has_chain (&stack, in))
     return nbdkit_add_export (exports, "", NULL);
   if (disk_list_exports (&in->disk, exports) == -1)
     return -1;
