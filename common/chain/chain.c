@@ -584,6 +584,8 @@ forget (struct vd_chain *chain, uint64_t offset, uint64_t len)
   uint64_t first, last, block;
   struct vd_owners *o;
 
+  if (l->number == 0)           /* has no index, see owners_of */
+    return;
   /* Either who makes the index now sees the write, or we see the index. */
   atomic_thread_fence (memory_order_seq_cst);
   o = atomic_load_explicit (&l->owners, memory_order_acquire);

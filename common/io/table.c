@@ -49,17 +49,17 @@ struct stripe {
 };
 
 struct vd_table {
-  struct vd_store *st;
-  uint64_t offset;              /* if it is in one piece */
-  struct vd_table_pieces pieces;        /* where is NULL: one piece */
-  uint32_t page_entries;
-  uint64_t n;
-  uint64_t npages;
-
   /* A table that fits is resident: pages, once loaded, stay until the table
    * is freed, and are found without a lock.
    */
   _Atomic (struct page *) *directory;   /* NULL: windowed */
+  uint64_t n;
+  unsigned page_shift;          /* log2 of the entries in a page */
+
+  struct vd_store *st;
+  uint64_t offset;              /* if it is in one piece */
+  struct vd_table_pieces pieces;        /* where is NULL: one piece */
+  uint64_t npages;
 
   /* Windowed: pages are hashed, as the number of pages is what an image
    * claims and not what it is worth.
@@ -69,6 +69,12 @@ struct vd_table {
   size_t nbuckets;              /* per stripe, a power of two */
   struct stripe stripes[STRIPES];
 };
+
+static uint32_t
+page_entries (const struct vd_table *t)
+{
+  return UINT32_C (1) << t->page_shift;
+}
 
 static struct stripe *
 stripe_of (struct vd_table *t, uint64_t number)
@@ -89,13 +95,11 @@ new_table (struct vd_ctx *ctx, struct vd_store *st, uint64_t offset,
     goto no_memory;
   t->st = st;
   t->offset = offset;
-  t->page_entries = PAGE_ENTRIES;
-  if (pieces) {
+  t->page_shift = log_2 (pieces ? pieces->entries : PAGE_ENTRIES);
+  if (pieces)
     t->pieces = *pieces;
-    t->page_entries = pieces->entries;
-  }
   t->n = n;
-  t->npages = div_round_up (n, t->page_entries);
+  t->npages = div_round_up (n, page_entries (t));
   t->nstripes = STRIPES;
   for (i = 0; i < STRIPES; ++i)
     pthread_mutex_init (&t->stripes[i].lock, NULL);
@@ -106,7 +110,7 @@ new_table (struct vd_ctx *ctx, struct vd_store *st, uint64_t offset,
       goto no_memory;
   }
   else {
-    size_t page_size = sizeof (struct page) + t->page_entries * 4;
+    size_t page_size = sizeof (struct page) + page_entries (t) * 4;
 
     /* An image can have thousands of small tables, and for each there is
      * less memory than for two pages: then they all have one stripe only.
@@ -205,14 +209,14 @@ static struct page *
 page_new (struct vd_ctx *ctx, struct vd_table *t, uint64_t number)
 {
   struct stripe *s = stripe_of (t, number);
-  uint32_t count = min_u64 (t->n - number * t->page_entries,
-                            t->page_entries);
+  uint32_t count = min_u64 (t->n - (number << t->page_shift),
+                            page_entries (t));
   struct page *p = s->spare;
 
   /* In a windowed table all have the same size. */
   s->spare = NULL;
   if (p == NULL)
-    p = malloc (sizeof *p + (t->directory ? count : t->page_entries)
+    p = malloc (sizeof *p + (t->directory ? count : page_entries (t))
                 * sizeof p->entries[0]);
   if (p == NULL) {
     vd_error (ctx, ENOMEM, "%s: out of memory for a table", t->st->name);
@@ -415,8 +419,8 @@ int
 vd_table_pin (struct vd_ctx *ctx, struct vd_table *t,
               uint64_t index, struct vd_table_pin *pin)
 {
-  uint64_t number = index / t->page_entries;
-  uint32_t i = index % t->page_entries;
+  uint64_t number = index >> t->page_shift;
+  uint32_t i = index & (page_entries (t) - 1);
   struct page *p;
   int r;
 
@@ -463,6 +467,23 @@ vd_table_unpin (struct vd_table *t, struct vd_table_pin *pin)
   pin->page = NULL;
 }
 
+bool
+vd_table_peek (const struct vd_table *t, uint64_t index, uint32_t *ret)
+{
+  const struct page *p;
+
+  if (!t->directory || index >= t->n)
+    return false;
+  p = atomic_load_explicit (&t->directory[index >> t->page_shift],
+                            memory_order_acquire);
+  if (!p)
+    return false;
+  *ret = le32toh (atomic_load_explicit (
+                    &p->entries[index & (page_entries (t) - 1)],
+                    memory_order_acquire));
+  return true;
+}
+
 uint32_t
 vd_table_entry (const struct vd_table_pin *pin, uint32_t i)
 {
@@ -493,7 +514,7 @@ scan_pieces (struct vd_ctx *ctx, struct vd_table *t,
                         size_t n),
              void *opaque)
 {
-  CLEANUP_FREE uint32_t *buf = malloc (t->page_entries * 4);
+  CLEANUP_FREE uint32_t *buf = malloc (page_entries (t) * 4);
   uint64_t index;
   uint32_t i, n;
 
@@ -574,7 +595,7 @@ int
 vd_table_set (struct vd_ctx *ctx, struct vd_table *t,
               uint64_t index, uint32_t value)
 {
-  uint64_t number = index / t->page_entries;
+  uint64_t number = index >> t->page_shift;
   struct page *p;
   int r;
 
@@ -586,7 +607,7 @@ vd_table_set (struct vd_ctx *ctx, struct vd_table *t,
     r = resident_page (ctx, t, number, &p);
     if (r < 0)
       return r;
-    atomic_store_explicit (&p->entries[index % t->page_entries],
+    atomic_store_explicit (&p->entries[index & (page_entries (t) - 1)],
                            htole32 (value), memory_order_release);
   }
   else {
@@ -597,7 +618,7 @@ vd_table_set (struct vd_ctx *ctx, struct vd_table *t,
     if (r < 0)
       return r;
     p->dirty++;
-    atomic_store_explicit (&p->entries[index % t->page_entries],
+    atomic_store_explicit (&p->entries[index & (page_entries (t) - 1)],
                            htole32 (value), memory_order_release);
   }
   return 0;
@@ -642,12 +663,12 @@ drop_dirty (struct vd_table *t, const struct vd_table_change *changes,
   size_t i, j;
 
   for (i = 0; i < n; i = j) {
-    uint64_t number = changes[i].index / t->page_entries;
+    uint64_t number = changes[i].index >> t->page_shift;
     struct stripe *s = stripe_of (t, number);
     struct page *p;
     LOCK_SCOPE (&s->lock);
 
-    for (j = i; j < n && changes[j].index / t->page_entries == number; ++j)
+    for (j = i; j < n && changes[j].index >> t->page_shift == number; ++j)
       ;
     p = find_page (t, s, number);
     assert (p && p->dirty >= j - i);
@@ -681,19 +702,19 @@ vd_table_write_copy (struct vd_ctx *ctx, struct vd_table *t,
                      PRIu64, t->st->name, file_size, t->n, t->offset);
 
   for (i = 0; i < n; i = j) {
-    uint64_t first = changes[i].index, page = first / t->page_entries;
+    uint64_t first = changes[i].index, page = first >> t->page_shift;
     uint64_t offset;
 
     r = page_where (ctx, t, page, &offset);
     if (r < 0)
       return r;
-    offset += first % t->page_entries * 4;
+    offset += (first & (page_entries (t) - 1)) * 4;
     if (offset % 4 != 0)
       return vd_error (ctx, EINVAL, "%s: the table at offset %" PRIu64
                        " is not aligned and cannot be written",
                        t->st->name, offset);
     for (j = i + 1; j < n; ++j)
-      if (changes[j].index / t->page_entries != page ||
+      if (changes[j].index >> t->page_shift != page ||
           (offset + (changes[j].index - first) * 4) / WINDOW !=
           offset / WINDOW)
         break;

@@ -79,6 +79,12 @@ extern uint32_t vd_table_entry (const struct vd_table_pin *pin, uint32_t i);
 extern int vd_table_get (struct vd_ctx *ctx, struct vd_table *t,
                          uint64_t index, uint32_t *ret);
 
+/* One entry, in host order, if that needs neither a lock nor I/O; false: ask
+ * vd_table_get.
+ */
+extern bool vd_table_peek (const struct vd_table *t, uint64_t index,
+                           uint32_t *ret);
+
 /* Set an entry in memory.  Its page stays in memory until vd_table_write has
  * written the change; every set must be followed by one change there.
  */

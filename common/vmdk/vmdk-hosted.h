@@ -93,14 +93,20 @@ struct hosted_range {
  * may move while the image is opened.
  */
 struct hosted {
+  /* All that nearly every request needs, side by side. */
   struct vd_store *store;
-  uint64_t size;                /* of the extent, bytes */
-  struct hosted_header h;
+  struct vd_table *gt;          /* grain tables: sectors of grains */
+  uint64_t grain_bytes;
+  _Atomic uint64_t file_size;
+  uint64_t plain_from;          /* from this sector on no metadata is in the
+                                   way of plain grains */
   unsigned grain_shift;         /* log2 of grain_bytes */
   unsigned table_shift;         /* log2 of what a grain table covers, bytes */
-  uint64_t grain_bytes, gt_bytes;
+
+  uint64_t size;                /* of the extent, bytes */
+  struct hosted_header h;
+  uint64_t gt_bytes;
   uint64_t ngrains, ngts;       /* that the capacity needs */
-  _Atomic uint64_t file_size;
 
   /* Where no grain can be: in front of floor, or in an area, which is a
    * directory with those tables that stand in order behind it.
@@ -111,7 +117,6 @@ struct hosted {
   struct hosted_range areas[2];
 
   struct vd_table *gd;          /* grain directory: sectors of tables */
-  struct vd_table *gt;          /* grain tables: sectors of grains */
   struct vd_table *rgd, *rgt;   /* the redundant copies; NULL: none */
   bool use_redundant;           /* the primary directory is lost: gd and gt
                                    are the copies */

@@ -626,9 +626,12 @@ static struct vmdk_extent *
 extent_at (const struct vd_image *image, uint64_t offset)
 {
   const struct vmdk *vmdk = image->priv;
-  uint32_t low = vmdk->index[offset >> vmdk->shift];
-  uint32_t high = vmdk->index[(offset >> vmdk->shift) + 1];
+  uint32_t low, high;
 
+  if (vmdk->nextents == 1)
+    return vmdk->extents;
+  low = vmdk->index[offset >> vmdk->shift];
+  high = vmdk->index[(offset >> vmdk->shift) + 1];
   /* The last one that starts at or before the offset and is not empty. */
   while (low < high) {
     uint32_t mid = low + (high - low + 1) / 2;

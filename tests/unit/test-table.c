@@ -145,6 +145,7 @@ test_read (void **state)
 
       assert_ok (ctx, vd_table_new (ctx, st, offsets[o], N, memories[m],
                                     &t));
+      assert_false (vd_table_peek (t, 0, &v));
       for (i = 0; i < N; i += 997) {
         assert_ok (ctx, vd_table_get (ctx, t, i, &v));
         assert_int_equal (v, value (i));
@@ -158,6 +159,15 @@ test_read (void **state)
         vd_table_unpin (t, &pin);
       }
       assert_int_equal (i, N);
+      /* without a lock, where no page ever goes */
+      for (i = 0; i < N; i += 997) {
+        v = 1;
+        assert_int_equal (vd_table_peek (t, i, &v),
+                          memories[m] == RESIDENT);
+        assert_int_equal (v, memories[m] == RESIDENT ? value (i) : 1);
+      }
+      assert_false (vd_table_peek (t, N, &v));
+      assert_false (vd_table_peek (t, UINT64_MAX, &v));
 
       assert_fails (ctx, vd_table_get (ctx, t, N, &v), EINVAL, "image");
       assert_fails (ctx, vd_table_set (ctx, t, UINT64_MAX, 0), EINVAL,

@@ -555,6 +555,8 @@ test_bad_entries (void **state)
     expect_run (&x, 5 * GRAIN, MIB, VD_RUN_BAD, GRAIN, 0xffffffff);
     expect_run (&x, 6 * GRAIN, MIB, VD_RUN_BAD, GRAIN, 0x7fffffff);
     expect_run (&x, 7 * GRAIN, MIB, VD_RUN_DATA, 512, 511 * 512);
+    expect_run (&x, 7 * GRAIN + 1, 512, VD_RUN_DATA, 511, 511 * 512 + 1);
+    expect_run (&x, 7 * GRAIN + 1, 511, VD_RUN_DATA, 511, 511 * 512 + 1);
     expect_run (&x, 7 * GRAIN + 512, MIB, VD_RUN_BAD, GRAIN - 512, 511);
     expect_run (&x, 8 * GRAIN, MIB, VD_RUN_DATA, GRAIN, 2 * GRAIN + 512);
     expect_run (&x, 9 * GRAIN, 9 * GRAIN, VD_RUN_PARENT, 9 * GRAIN, 0);
