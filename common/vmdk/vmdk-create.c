@@ -211,6 +211,9 @@ static int
 check_raw (struct vd_ctx *ctx, const char *name, const struct variant *v,
            const struct vd_raw *raw)
 {
+  char text[200];
+  const char *p;
+
   if (!v->disk && raw)
     return vd_error (ctx, EINVAL, "%s: device=%s: a \"%s\" VMDK is not made of "
                      "a disk of the host; use create=full-device or "
@@ -224,6 +227,13 @@ check_raw (struct vd_ctx *ctx, const char *name, const struct variant *v,
     return vd_error (ctx, EINVAL, "%s: create=%s needs partitions=, a list "
                      "like 1,5,7r; for all of %s use create=full-device",
                      name, v->name, raw->device);
+  for (p = raw->device; *p; ++p)
+    if ((unsigned char) *p < ' ' || *p == 0x7f || *p == '"')
+      return vd_error (ctx, EINVAL, "%s: device=%s: a descriptor cannot hold a "
+                       "name with quotes or control characters; give it "
+                       "another one (a link)", name,
+                       vd_escape (raw->device, strlen (raw->device), text,
+                                  sizeof text));
   if (!v->partitions && (raw->nchoices > 0 || raw->relative ||
                          raw->boot_sector))
     return vd_error (ctx, EINVAL, "%s: create=%s stands for the whole disk, so "
