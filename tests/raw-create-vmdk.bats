@@ -3,77 +3,12 @@
 # the host.  The disks are files; block devices where it matters.
 
 load lib/common
-
-setup () {
-  common_setup
-  have sfdisk || skip "no sfdisk"
-  devices=()
-}
+load lib/raw-disk
 
 teardown () {
-  local device
   common_teardown
-  for device in "${devices[@]}"; do
-    partx -d "$device" 2>/dev/null || true
-    losetup -d "$device"
-  done
+  release_devices
 }
-
-# loop FILE [OPTION...]: sets device.
-loop () {
-  local file=$1
-  shift
-  [ "$(id -u)" -eq 0 ] || skip "loop devices need root"
-  have losetup || skip "no losetup"
-  device=$(losetup -f --show "$@" "$file" 2>&1) ||
-    skip "no loop device can be made here: $device"
-  devices+=("$device")
-}
-
-# numbered_disk FILE SECTORS: no sector like another.
-numbered_disk () {
-  "$PYTHON" -c 'import sys
-sys.stdout.write("".join(("sector %d " % n).ljust(512, "#")
-                         for n in range(int(sys.argv[1]))))' "$2" >"$1"
-}
-
-# mbr_disk FILE: 48 MiB; 1, 3, and 5 to 7 in the extended partition 2.
-mbr_disk () {
-  numbered_disk "$1" 98304
-  # sfdisk keeps what is there but for the tables.
-  sfdisk -q --no-reread --no-tell-kernel -w never "$1" <<'END'
-label: dos
-label-id: 0x12345678
-1 : start=2048, size=8192, type=83, bootable
-2 : start=12288, size=57344, type=5
-3 : start=71680, size=20480, type=83
-5 : start=14336, size=8192, type=83
-6 : start=40960, size=4096, type=83
-7 : start=49152, size=8192, type=83
-END
-}
-
-# gpt_disk FILE: 32 MiB, three partitions.
-gpt_disk () {
-  numbered_disk "$1" 65536
-  sfdisk -q --no-reread --no-tell-kernel -w never "$1" <<'END'
-label: gpt
-label-id: 6ECB78AC-0000-4000-8000-000000000001
-1 : start=2048, size=8192
-2 : start=12288, size=8192
-3 : start=20480, size=8192
-END
-}
-
-# describe NEW DISK PARTITIONS [PARAMETER...]: create=partitioned-device
-describe () {
-  local new=$1 disk=$2 partitions=$3
-  shift 3
-  serve vmdk "$new" create=partitioned-device device="$disk" \
-    partitions="$partitions" raw-disk=allow "$@" -- true
-}
-
-extents_of () { grep -E '^(RW|RDONLY) ' "$1"; }
 
 # refused_to_create PATTERN PARAMETER...: and nothing is left behind.
 refused_to_create () {
@@ -191,7 +126,7 @@ END
 
 @test "what is behind a table is copied up to 4 MiB" {
   numbered_disk disk.raw 65536
-  sfdisk -q --no-reread --no-tell-kernel -w never disk.raw <<'END'
+  partition disk.raw <<'END'
 label: dos
 1 : start=20480, size=8192
 END
@@ -206,6 +141,38 @@ END
   window 0-8193 20480-28672
   assert_equal "$(hash_served vmdk new.vmdk raw-disk=allow)" \
     "$(hash_file want.raw)"
+}
+
+@test "a file system in a partition is what it is on the disk" {
+  have mkfs.ext4 && have debugfs || skip "no e2fsprogs"
+  gpt_disk disk.raw
+  mkdir files
+  random_file files/random 1000000
+  seq 100000 >files/numbers
+  truncate -s 4M fs
+  mkfs.ext4 -q -d files fs
+  dd if=fs of=disk.raw bs=512 seek=12288 conv=notrunc status=none
+  describe new.vmdk disk.raw 2
+  serve -r --filter=partition vmdk new.vmdk raw-disk=allow partition=2 -- \
+    'nbdcopy "$uri" got.fs'
+  cmp got.fs fs
+  e2fsck -fn got.fs
+  debugfs -R 'dump /random got' got.fs
+  cmp got files/random
+  debugfs -R 'dump /numbers got' got.fs
+  cmp got files/numbers
+  # A file that is written there is on the disk; nothing else has changed.
+  cp disk.raw before.raw
+  seq 5 >new-file
+  debugfs -w -R 'write new-file five' got.fs
+  serve --filter=partition vmdk new.vmdk raw-disk=allow partition=2 -- \
+    'nbdcopy --flush got.fs "$uri"'
+  dd if=disk.raw of=fs bs=512 skip=12288 count=8192 status=none
+  e2fsck -fn fs
+  debugfs -R 'dump /five got' fs
+  cmp got new-file
+  dd if=fs of=before.raw bs=512 seek=12288 conv=notrunc status=none
+  cmp disk.raw before.raw
 }
 
 @test "what is written to the tables or to what is hidden never reaches the disk" {
@@ -289,7 +256,6 @@ h.flush()"'
 }
 
 @test "a block device" {
-  numbered_disk disk.raw 65536
   mbr_disk disk.raw
   loop disk.raw
   cp disk.raw before.raw
@@ -314,7 +280,7 @@ h.flush()"'
   # What a loop device says, and what is found in a file, which says nothing.
   truncate -s 64M disk.raw
   loop disk.raw -b 4096
-  sfdisk -q --no-reread --no-tell-kernel "$device" <<'END'
+  partition "$device" <<'END'
 label: gpt
 1 : start=256, size=1024
 2 : start=2048, size=1024
@@ -333,7 +299,7 @@ RW 40 FLAT "new-pt.vmdk" 2048
 END
 )"
   done
-  sfdisk -q --no-reread --no-tell-kernel -w never -W always "$device" <<'END'
+  partition "$device" -W always <<'END'
 label: dos
 1 : start=256, size=1024
 2 : start=2048, size=8192, type=5
@@ -356,30 +322,11 @@ END
 )"
 }
 
-# with_nodes: sets device to a node here, with nodes of the partitions beside
-# it: /dev may be without.
-with_nodes () {
-  local name=${device##*/} sys number
-  partx -a "$device" 2>/dev/null || true
-  [ -e "/sys/block/$name/${name}p1" ] ||
-    skip "the system makes no devices of partitions here"
-  mkdir nodes
-  mknod nodes/disk1 b "0x$(stat -c %t "$device")" "0x$(stat -c %T "$device")" ||
-    skip "no nodes can be made here"
-  dd if=nodes/disk1 of=/dev/null count=1 status=none 2>/dev/null ||
-    skip "nodes do not work on this file system"
-  for sys in "/sys/block/$name/${name}p"*; do
-    number=${sys##*p}
-    IFS=: read -r major minor <"$sys/dev"
-    mknod "nodes/disk1p$number" b "$major" "$minor"
-  done
-  node=$PWD/nodes/disk1
-}
-
 @test "relative=true: the partitions by devices of their own" {
   mbr_disk disk.raw
   loop disk.raw
-  with_nodes
+  mkdir nodes
+  nodes_in "$PWD/nodes"
   cp disk.raw before.raw
   describe new.vmdk "$node" 1,5r relative=true
   assert_equal "$(extents_of new.vmdk | sed 's| "[^"]*/nodes/| "|')" "$(cat <<'END'
@@ -440,9 +387,10 @@ h.flush()"'
 @test "a disk whose table the system has not read again" {
   mbr_disk disk.raw
   loop disk.raw
-  with_nodes
+  mkdir nodes
+  nodes_in "$PWD/nodes"
   # Partition 1 begins elsewhere now.
-  sfdisk -q --no-reread --no-tell-kernel -w never -N 1 disk.raw <<<'start=4096, size=4096'
+  partition disk.raw -N 1 <<<'start=4096, size=4096'
   sync disk.raw
   blockdev --flushbufs "$device"
   refused_to_create 'no device that is just partition 1' \
