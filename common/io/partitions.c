@@ -246,7 +246,7 @@ add_mbr_tables (struct reader *r)
 }
 
 /* A GPT header and its entries (UEFI 5.3.2).  *ret_other is the sector of the
- * other header.  1: there is no header here.
+ * other header.  1: there is no header here, or the backup is not one.
  */
 static int
 add_gpt (struct reader *r, uint64_t at, uint64_t *ret_other)
@@ -264,6 +264,8 @@ add_gpt (struct reader *r, uint64_t at, uint64_t *ret_other)
     return 1;
   entries = get_le64 (h + 72);
   length = (uint64_t) get_le32 (h + 80) * get_le32 (h + 84);
+  if (at != 1 && (length > GPT_ENTRIES_MAX || entries >= sectors))
+    return 1;
   if (length > GPT_ENTRIES_MAX)
     return vd_error (r->ctx, ENOTSUP, "%s: the table of the GPT at sector %"
                      PRIu64 " has %" PRIu64 " bytes, at most %" PRIu64
@@ -274,20 +276,21 @@ add_gpt (struct reader *r, uint64_t at, uint64_t *ret_other)
                      PRIu64, r->name, at, entries, sectors);
   *ret_other = get_le64 (h + 32);
   e = add_table (r, at * r->sector, r->sector);
-  if (e == 0)
+  if (e == 0 && length > 0)
     e = add_table (r, entries * r->sector, round_up (length, r->sector));
   return e;
 }
 
+/* at: the header that libblkid has found to be whole. */
 static int
-add_gpt_tables (struct reader *r)
+add_gpt_tables (struct reader *r, uint64_t at)
 {
   uint64_t backup, ignored;
   int e;
 
   e = add_table (r, 0, r->sector);
   if (e == 0)
-    e = add_gpt (r, 1, &backup);
+    e = at == r->sector ? add_gpt (r, 1, &backup) : 1;
   if (e == 1)
     return vd_error (r->ctx, EIO, "%s: the first GPT is damaged, only its "
                      "backup is whole; repair it (gdisk does)", r->name);
@@ -364,15 +367,15 @@ read_with (struct reader *r, blkid_probe probe, int fd, unsigned sector,
   const char *type;
   int e;
 
-  errno = 0;
+  errno = EIO;                  /* it does not always set it */
   if (blkid_probe_set_device (probe, fd, 0, 0) != 0 ||
       (sector && blkid_probe_set_sectorsize (probe, sector) != 0) ||
       blkid_probe_enable_superblocks (probe, 0) != 0 ||
       blkid_probe_enable_partitions (probe, 1) != 0 ||
       blkid_probe_set_partitions_flags (probe,
                                         BLKID_PARTS_ENTRY_DETAILS) != 0)
-    return vd_error (r->ctx, errno ? errno : EIO, "%s: libblkid cannot look "
-                     "at it: %m", r->name);
+    return vd_error (r->ctx, errno, "%s: libblkid cannot look at it: %m",
+                     r->name);
   list = blkid_probe_get_partitions (probe);
   table = list ? blkid_partlist_get_table (list) : NULL;
   if (!table)
@@ -393,7 +396,8 @@ read_with (struct reader *r, blkid_probe probe, int fd, unsigned sector,
                      r->name, r->sector);
   e = add_partitions (r, list, device);
   if (e == 0)
-    e = *r->p.type == 'M' ? add_mbr_tables (r) : add_gpt_tables (r);
+    e = *r->p.type == 'M' ? add_mbr_tables (r)
+      : add_gpt_tables (r, blkid_parttable_get_offset (table));
   if (e < 0)
     return e;
   merge_tables (&r->p);
@@ -421,8 +425,7 @@ vd_partitions_read (struct vd_ctx *ctx, struct vd_store *disk,
   if (e < 0)
     return e;
 
-  for (e = 1, i = 0; e == 1 && i < (disk->fixed_size ? 1 : 2);
-       ++i) {
+  for (e = 1, i = 0; e == 1 && i < (disk->fixed_size ? 1 : 2); ++i) {
     blkid_probe probe = blkid_new_probe ();
 
     if (!probe)

@@ -234,6 +234,37 @@ test_gpt (void **state)
     assert_fails (ctx, read_disk (ctx, sizeof disk, &p_), err, part);   \
   } while (0)
 
+/* A backup that is none: a warning, and it is left out. */
+static void
+test_no_backup (void **state)
+{
+  struct vd_partitions p;
+  unsigned i;
+  UNIT_CTX (ctx);
+
+  (void) state;
+  for (i = 0; i < 4; ++i) {
+    make_gpt (512);
+    switch (i) {
+    case 0:                     /* no magic */
+      disk[8191 * 512] = 0;
+      break;
+    case 1:                     /* its table is nowhere */
+      put_le64 (&disk[8191 * 512 + 72], 9000);
+      break;
+    case 2:                     /* or much too large */
+      put_le32 (&disk[8191 * 512 + 80], UINT32_MAX);
+      break;
+    case 3:                     /* it is said to be nowhere */
+      put_le64 (&disk[512 + 32], 8192);
+      seal_gpt (512, 1);
+    }
+    assert_ok (ctx, read_disk (ctx, sizeof disk, &p));
+    check (&p, 512, "2: 64+100\n4: 200+100\ntable: 0+34\n");
+    vd_partitions_free (&p);
+  }
+}
+
 static void
 test_refused (void **state)
 {
@@ -267,6 +298,10 @@ test_refused (void **state)
 
   make_gpt (512);
   disk[512] = 'X';
+  REFUSED (EIO, "the first GPT is damaged");
+  /* Only its sum tells. */
+  make_gpt (512);
+  disk[512 + 32] ^= 1;
   REFUSED (EIO, "the first GPT is damaged");
   make_gpt (512);
   put_le64 (&disk[512 + 72], 150);      /* in partition 2 */
@@ -366,6 +401,7 @@ main (void)
   const struct CMUnitTest tests[] = {
     cmocka_unit_test (test_mbr),
     cmocka_unit_test (test_gpt),
+    cmocka_unit_test (test_no_backup),
     cmocka_unit_test (test_refused),
     cmocka_unit_test (test_damaged),
   };
