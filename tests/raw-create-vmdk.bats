@@ -3,10 +3,12 @@
 # the host.  The disks are files; block devices where it matters.
 
 load lib/common
+load lib/diskfull
 load lib/raw-disk
 
 teardown () {
   common_teardown
+  ! mountpoint -q "$BATS_TEST_TMPDIR/full" || umount "$BATS_TEST_TMPDIR/full"
   release_devices
 }
 
@@ -550,6 +552,17 @@ f.write(bytes.fromhex("".join(sys.argv[2:])))' "$@"
   echo precious >new-pt.vmdk
   serve vmdk new.vmdk create=full-device device=disk.raw raw-disk=allow -- true
   assert_equal "$(cat new-pt.vmdk)" precious
+}
+
+@test "no room for the copy of the tables: nothing is left" {
+  mbr_disk disk.raw
+  small_fs tmpfs
+  head -c 11M /dev/zero >full/more
+  refuses 'full/new-pt\.vmdk: .*No space left' vmdk full/new.vmdk \
+    create=partitioned-device device=disk.raw partitions=1 raw-disk=allow
+  assert_equal "$(cd full && echo *)" 'filler more'
+  rm full/more
+  describe full/new.vmdk disk.raw 1
 }
 
 @test "a disk that another process writes is not described" {
