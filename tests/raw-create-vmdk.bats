@@ -386,6 +386,21 @@ h.flush()"'
     raw-disk=allow
 }
 
+@test "relative=true: the same partition of another disk is not taken" {
+  mbr_disk disk.raw
+  cp disk.raw other.raw
+  loop other.raw
+  mkdir nodes other
+  nodes_in "$PWD/other"
+  loop disk.raw
+  nodes_in "$PWD/nodes"
+  mv other/disk1p1 nodes/disk1p1
+  refused_to_create 'no device that is just partition 1' \
+    create=partitioned-device device="$node" partitions=1 relative=true \
+    raw-disk=allow
+  describe new.vmdk "$node" 5 relative=true
+}
+
 @test "a disk whose table the system has not read again" {
   mbr_disk disk.raw
   loop disk.raw
