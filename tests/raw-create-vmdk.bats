@@ -324,6 +324,30 @@ END
 )"
 }
 
+@test "an MBR beyond 2 TiB is refused, and not found elsewhere" {
+  truncate -s 5T disk.raw || skip "no files of 5 TiB here"
+  loop disk.raw -b 4096
+  # At 2 TiB + 1 MiB; of 2 TiB exactly; of 3 TiB.
+  for part in 'start=536871168, size=1024' 'start=256, size=536870912' \
+    'start=256, size=805306368'; do
+    partition "$device" -W always <<END
+label: dos
+2 : $part
+END
+    refused_to_create 'MBR a partition begins at byte .*beyond 2 TiB.* GPT' \
+      create=partitioned-device device="$device" partitions=2 raw-disk=allow
+  done
+  serve vmdk full.vmdk create=full-device device="$device" \
+    raw-disk="$device" -- true
+  partition "$device" -W always <<END
+label: gpt
+2 : start=536871168, size=1024
+END
+  describe new.vmdk "$device" 2
+  extents_of new.vmdk |
+    grep -Fx "RW 8192 FLAT \"$device\" $((536871168 * 8))"
+}
+
 @test "relative=true: the partitions by devices of their own" {
   mbr_disk disk.raw
   loop disk.raw

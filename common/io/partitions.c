@@ -132,11 +132,15 @@ add_partition (struct reader *r, blkid_partlist list, blkid_partition from,
     return 0;
   if (length == 0)
     return 0;
+  if (length < 0)
+    return vd_error (r->ctx, EIO, "%s: partition %d ends before it begins, at "
+                     "sector %" PRId64 " of 512 bytes", r->name,
+                     blkid_partition_get_partno (from), (int64_t) start);
   *part = (struct vd_partition) {
     .number = blkid_partition_get_partno (from),
     .extended = blkid_partition_is_extended (from),
   };
-  if (start < 0 || length < 0 || (uint64_t) start > r->size / SECTOR ||
+  if (start < 0 || (uint64_t) start > r->size / SECTOR ||
       (uint64_t) length > r->size / SECTOR - start)
     return vd_error (r->ctx, EIO, "%s: partition %u begins at sector %" PRId64
                      " and has %" PRId64 " of 512 bytes, but the disk has %"
@@ -186,6 +190,45 @@ add_table (struct reader *r, uint64_t start, uint64_t length)
   return 0;
 }
 
+/* libblkid counts sectors of 512 bytes in 32 bits, also where those of the MBR
+ * are larger: what begins beyond 2 TiB it finds elsewhere, and what is larger
+ * it finds smaller, or not at all.
+ */
+static int
+check_countable (struct reader *r, uint64_t start, uint64_t length)
+{
+  if (start / SECTOR <= UINT32_MAX && length / SECTOR <= UINT32_MAX)
+    return 0;
+  return vd_error (r->ctx, ENOTSUP, "%s: in its MBR a partition begins at byte "
+                   "%" PRIu64 " and has %" PRIu64 ": what is beyond 2 TiB can "
+                   "only be found with a GPT", r->name, start, length);
+}
+
+/* entry counts from the byte base. */
+static int
+check_entry (struct reader *r, const uint8_t *entry, uint64_t base)
+{
+  uint64_t sectors = get_le32 (entry + 12);
+
+  if (sectors == 0)
+    return 0;
+  return check_countable (r, base + (uint64_t) get_le32 (entry + 8) * r->sector,
+                          sectors * r->sector);
+}
+
+static int
+check_mbr (struct reader *r)
+{
+  uint8_t sector[SECTOR];
+  unsigned i;
+  int e;
+
+  e = vd_store_pread (r->ctx, r->disk, sector, sizeof sector, 0);
+  for (i = 0; e == 0 && i < 4; ++i)
+    e = check_entry (r, &sector[446 + 16 * i], 0);
+  return e;
+}
+
 /* The tables in an extended partition are a chain: each describes one
  * partition, relative to itself, and says where the next table is, relative to
  * the extended partition.
@@ -193,7 +236,7 @@ add_table (struct reader *r, uint64_t start, uint64_t length)
 static int
 add_extended_tables (struct reader *r, const struct vd_partition *extended)
 {
-  uint64_t at = extended->start;
+  uint64_t at = extended->start, next = at;
   size_t left = r->p.nparts + EMPTY_TABLES_MAX;
   uint8_t sector[SECTOR];
   unsigned i;
@@ -210,6 +253,9 @@ add_extended_tables (struct reader *r, const struct vd_partition *extended)
       return vd_error (r->ctx, EIO, "%s: a table of the extended partition %u "
                        "is at byte %" PRIu64 ", outside of it", r->name,
                        extended->number, at);
+    e = check_countable (r, at, r->sector);
+    if (e < 0)
+      return e;
     e = vd_store_pread (r->ctx, r->disk, sector, sizeof sector, at);
     if (e < 0)
       return e;
@@ -222,12 +268,18 @@ add_extended_tables (struct reader *r, const struct vd_partition *extended)
     for (more = false, i = 0; i < 4 && !more; ++i) {
       const uint8_t *entry = &sector[446 + 16 * i];
 
-      if (get_le32 (entry + 12) != 0 &&
-          (entry[4] == 0x05 || entry[4] == 0x0f || entry[4] == 0x85)) {
-        more = true;
-        at = extended->start + (uint64_t) get_le32 (entry + 8) * r->sector;
+      more = get_le32 (entry + 12) != 0 &&
+        (entry[4] == 0x05 || entry[4] == 0x0f || entry[4] == 0x85);
+      if (more)
+        next = extended->start + (uint64_t) get_le32 (entry + 8) * r->sector;
+      /* What is further back is nonsense more often than not. */
+      else if (i < 2) {
+        e = check_entry (r, entry, at);
+        if (e < 0)
+          return e;
       }
     }
+    at = next;
   } while (more);
   return 0;
 }
@@ -394,7 +446,9 @@ read_with (struct reader *r, blkid_probe probe, int fd, unsigned sector,
   if (r->sector < SECTOR || r->sector % SECTOR != 0)
     return vd_error (r->ctx, ENOTSUP, "%s: its sectors have %u bytes",
                      r->name, r->sector);
-  e = add_partitions (r, list, device);
+  e = *r->p.type == 'M' ? check_mbr (r) : 0;
+  if (e == 0)
+    e = add_partitions (r, list, device);
   if (e == 0)
     e = *r->p.type == 'M' ? add_mbr_tables (r)
       : add_gpt_tables (r, blkid_parttable_get_offset (table));

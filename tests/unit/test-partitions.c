@@ -295,6 +295,11 @@ test_refused (void **state)
   REFUSED (EIO, "a table of the extended partition 2 is at byte 307200");
   mbr_entry (300 * 512, 1, 0x05, UINT32_MAX, 200);
   REFUSED (EIO, "a table of the extended partition 2 is at byte");
+  /* In 32 bits it is at sector 170. */
+  make_mbr (512);
+  mbr_entry (300 * 512, 0, 0x83, UINT32_MAX - 299 + 170, 20);
+  REFUSED (ENOTSUP, "begins at byte 2199023342592 and has 10240: what is beyond "
+           "2 TiB");
 
   make_gpt (512);
   disk[512] = 'X';
@@ -308,6 +313,10 @@ test_refused (void **state)
   memcpy (&disk[150 * 512], &disk[2 * 512], 128 * 128);
   seal_gpt (512, 1);
   REFUSED (EIO, "partition 2 overlaps the partition table");
+  make_gpt (512);
+  put_le64 (&disk[2 * 512 + 128 + 40], 50);
+  seal_gpt (512, 1);
+  REFUSED (EIO, "partition 2 ends before it begins, at sector 64");
 }
 
 /* Whatever the tables hold: an error with a message, or partitions and tables
