@@ -290,7 +290,11 @@ END
   sync disk.raw
   for disk in "$device" "$PWD/disk.raw"; do
     rm -f new*
-    describe new.vmdk "$disk" 2
+    run describe new.vmdk "$disk" 2
+    echo "$output"
+    [ "$status" -eq 0 ]
+    assert_match "$output" \
+      'warning: device=.*its partition table counts in sectors of 4096 bytes'
     assert_equal "$(extents_of new.vmdk)" "$(sed "s|DISK|$disk|" <<'END'
 RW 2048 FLAT "new-pt.vmdk" 0
 RW 8192 ZERO

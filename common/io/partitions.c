@@ -494,6 +494,10 @@ vd_partitions_read (struct vd_ctx *ctx, struct vd_store *disk,
     vd_partitions_free (&r.p);
     return e;
   }
+  if (r.sector != SECTOR)
+    vd_warning (ctx, "%s: its partition table counts in sectors of %u bytes; "
+                "who sees a disk with sectors of another size will find the "
+                "partitions elsewhere, or not at all", name, r.sector);
   *ret = r.p;
   return 0;
 }
