@@ -608,6 +608,28 @@ f.write(bytes.fromhex("".join(sys.argv[2:])))' "$@"
   describe full/new.vmdk disk.raw 1
 }
 
+@test "whatever cannot be made durable: nothing is left" {
+  local how call n made="create=partitioned-device device=disk.raw partitions=1"
+  have strace || skip "no strace"
+  mbr_disk disk.raw
+  # The copy, and twice the description; the folder, twice.
+  for how in "fdatasync 1 $made" "fdatasync 2 $made" "fdatasync 3 $made" \
+    "fsync 1 $made" "fsync 2 $made" 'fsync 2 create=flat size=1M'; do
+    # shellcheck disable=SC2086
+    set -- $how
+    call=$1 n=$2
+    shift 2
+    nbdkit_command -f -U - vmdk new.vmdk "$@" raw-disk=allow --run true
+    run timeout "$LIMIT" strace -f -qq -o trace -e trace="$call" \
+      -e inject="$call:error=EIO:when=$n" "${nbdkit[@]}" </dev/null 3>&-
+    echo "$output"
+    [ -s trace ] || skip "strace cannot trace here"
+    [ "$status" -ne 0 ]
+    assert_match "$output" "$call: Input/output error"
+    assert_equal "$(find . -name 'new*' | wc -l)" 0 "files left by $how"
+  done
+}
+
 @test "a disk that another process writes is not described" {
   mbr_disk disk.raw
   describe other.vmdk disk.raw 1
@@ -633,10 +655,14 @@ complete_words () {
   ' bash "$top_srcdir/plugins/completions/nbdkit-vdkit" "$@" | sort | xargs
 }
 
-@test "TAB completes device=, boot-sector= and the variants" {
+@test "TAB completes device=, raw-disk=, boot-sector= and the variants" {
   touch disk1 disk2
   assert_equal "$(complete_words nbdkit "$PLUGIN_VMDK" device = disk)" \
     'disk1 disk2'
+  assert_equal "$(complete_words nbdkit "$PLUGIN_VMDK" raw-disk = disk)" \
+    'disk1 disk2'
+  assert_equal "$(complete_words nbdkit "$PLUGIN_VMDK" raw-disk = al)" allow
+  [ -z "$(complete_words nbdkit "$PLUGIN_VMDK" raw-disk = DEV)" ]
   assert_equal "$(complete_words nbdkit "$PLUGIN_VMDK" boot-sector = disk1)" \
     disk1
   assert_equal "$(complete_words nbdkit "$PLUGIN_VMDK" create = full)" \

@@ -545,6 +545,9 @@ create_multiple (struct vd_ctx *ctx, struct vd_store *store,
     r = vd_folder_sync (ctx, folder);
   if (r == 0)
     r = write_descriptor (ctx, store, text, len);
+  /* Our caller does so, but then nobody knows of the extents any more. */
+  if (r == 0)
+    r = vd_folder_sync (ctx, folder);
 
   if (r < 0) {
     struct vd_ctx quiet;
@@ -609,6 +612,8 @@ create_disk (struct vd_ctx *ctx, struct vd_store *store,
     return r;
 
   r = write_descriptor (ctx, store, text, len);
+  if (r == 0)
+    r = vd_folder_sync (ctx, folder);   /* as above */
   if (r < 0 && p->v->partitions) {
     struct vd_ctx quiet;
 

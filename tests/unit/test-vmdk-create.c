@@ -564,7 +564,7 @@ test_raw (void **state)
         .size = raw.size, .variant = "partitionedDevice", .raw = &raw }));
   assert_int_equal (sf.n, 1);
   assert_string_equal (sf.names[0], "a.b-pt.vmdk");
-  assert_int_equal (sf.syncs, 1);
+  assert_int_equal (sf.syncs, 2);       /* before the descriptor, and after */
   d = parse_file (sim, "a.b.vmdk");
   assert_string_equal (vmdk_descriptor_fields (d)->create_type,
                        "partitionedDevice");
