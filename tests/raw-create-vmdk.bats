@@ -509,16 +509,16 @@ END
     truncate -s 1000 disk.raw
     refused_to_create 'device=.*disk\.raw: has 1000 bytes, .*512' $full
     truncate -s 512 disk.raw
-    refused_to_create 'device=.*disk\.raw: there is no partition table' \
+    refused_to_create 'device=.*disk\.raw: no partition table was found' \
       $make partitions=1
     random_file disk.raw 1048576
-    refused_to_create 'device=.*disk\.raw: there is no partition table' \
+    refused_to_create 'device=.*disk\.raw: no partition table was found' \
       $make partitions=1
     if have mkfs.ext4; then
       rm disk.raw
       truncate -s 8M disk.raw
       mkfs.ext4 -q disk.raw
-      refused_to_create 'device=.*disk\.raw: there is no partition table' \
+      refused_to_create 'device=.*disk\.raw: no partition table was found' \
         $make partitions=1
     fi
     truncate -s 8M disk.raw
@@ -579,6 +579,33 @@ f.write(bytes.fromhex("".join(sys.argv[2:])))' "$@"
   [ "$status" -eq 0 ]
   assert_match "$output" 'warning: device=.*no backup of the GPT at sector 65535'
   extents_of new.vmdk | tail -n 1 | grep -Fx 'RW 36864 ZERO'
+}
+
+@test "a table that cannot be read once is not half a table" {
+  local n failed=
+  have strace || skip "no strace"
+  # libblkid reads the MBR and then the tables of 5, 6 and 7.
+  for n in 1 2 3 4; do
+    mbr_disk disk.raw
+    nbdkit_command -f -U - vmdk new.vmdk create=partitioned-device \
+      device=disk.raw partitions=1 raw-disk=allow --run true
+    run timeout "$LIMIT" strace -f -qq -o trace -P "$PWD/disk.raw" \
+      -e inject="read:error=EIO:when=$n" "${nbdkit[@]}" </dev/null 3>&-
+    echo "$output"
+    [ -s trace ] || skip "strace cannot trace here"
+    grep -q 'read(.*INJECTED' trace || skip "libblkid reads in another way"
+    if [ "$status" -eq 0 ]; then
+      # It was done again.
+      extents_of new.vmdk | grep -Fx 'RW 2048 FLAT "new-pt.vmdk" 4096'
+    else
+      assert_match "$output" \
+        'libblkid has not found the partition at|no partition table was found'
+      assert_equal "$(find . -name 'new*' | wc -l)" 0
+      failed+=$n
+    fi
+    rm -f new*
+  done
+  [ -n "$failed" ]
 }
 
 @test "no file that exists is touched, and nothing is left" {

@@ -204,29 +204,29 @@ check_countable (struct reader *r, uint64_t start, uint64_t length)
                    "only be found with a GPT", r->name, start, length);
 }
 
-/* entry counts from the byte base. */
+/* Is it a partition of those that libblkid has found?  Where it cannot read, it
+ * returns what it has found up to there, and what is in the others would be
+ * taken for what is behind a table.  entry counts from the byte base.
+ */
 static int
 check_entry (struct reader *r, const uint8_t *entry, uint64_t base)
 {
-  uint64_t sectors = get_le32 (entry + 12);
-
-  if (sectors == 0)
-    return 0;
-  return check_countable (r, base + (uint64_t) get_le32 (entry + 8) * r->sector,
-                          sectors * r->sector);
-}
-
-static int
-check_mbr (struct reader *r)
-{
-  uint8_t sector[SECTOR];
-  unsigned i;
+  uint64_t start = base + (uint64_t) get_le32 (entry + 8) * r->sector;
+  uint64_t length = (uint64_t) get_le32 (entry + 12) * r->sector;
+  size_t i;
   int e;
 
-  e = vd_store_pread (r->ctx, r->disk, sector, sizeof sector, 0);
-  for (i = 0; e == 0 && i < 4; ++i)
-    e = check_entry (r, &sector[446 + 16 * i], 0);
-  return e;
+  if (length == 0)
+    return 0;
+  e = check_countable (r, start, length);
+  if (e < 0)
+    return e;
+  for (i = 0; i < r->p.nparts; ++i)
+    if (r->p.parts[i].start == start)
+      return 0;
+  return vd_error (r->ctx, EIO, "%s: libblkid has not found the partition at "
+                   "byte %" PRIu64 "; did the table change meanwhile, or can "
+                   "some of it not be read?", r->name, start);
 }
 
 /* The tables in an extended partition are a chain: each describes one
@@ -287,10 +287,15 @@ add_extended_tables (struct reader *r, const struct vd_partition *extended)
 static int
 add_mbr_tables (struct reader *r)
 {
+  uint8_t sector[SECTOR];
   size_t i;
   int e;
 
-  e = add_table (r, 0, r->sector);
+  e = vd_store_pread (r->ctx, r->disk, sector, sizeof sector, 0);
+  for (i = 0; e == 0 && i < 4; ++i)
+    e = check_entry (r, &sector[446 + 16 * i], 0);
+  if (e == 0)
+    e = add_table (r, 0, r->sector);
   for (i = 0; e == 0 && i < r->p.nparts; ++i)
     if (r->p.parts[i].extended)
       e = add_extended_tables (r, &r->p.parts[i]);
@@ -435,8 +440,14 @@ read_with (struct reader *r, blkid_probe probe, int fd, unsigned sector,
 
   r->sector = blkid_probe_get_sectorsize (probe);
   type = blkid_parttable_get_type (table);
-  if (type && strcmp (type, "dos") == 0)
+  if (type && strcmp (type, "dos") == 0) {
+    /* An MBR is found with sectors of any size; it was not before, as it could
+     * not be read.
+     */
+    if (sector)
+      return 1;
     r->p.type = "MBR";
+  }
   else if (type && strcmp (type, "gpt") == 0)
     r->p.type = "GPT";
   else
@@ -446,9 +457,7 @@ read_with (struct reader *r, blkid_probe probe, int fd, unsigned sector,
   if (r->sector < SECTOR || r->sector % SECTOR != 0)
     return vd_error (r->ctx, ENOTSUP, "%s: its sectors have %u bytes",
                      r->name, r->sector);
-  e = *r->p.type == 'M' ? check_mbr (r) : 0;
-  if (e == 0)
-    e = add_partitions (r, list, device);
+  e = add_partitions (r, list, device);
   if (e == 0)
     e = *r->p.type == 'M' ? add_mbr_tables (r)
       : add_gpt_tables (r, blkid_parttable_get_offset (table));
@@ -488,7 +497,7 @@ vd_partitions_read (struct vd_ctx *ctx, struct vd_store *disk,
     blkid_free_probe (probe);
   }
   if (e == 1)
-    e = vd_error (ctx, ENODATA, "%s: there is no partition table on it",
+    e = vd_error (ctx, ENODATA, "%s: no partition table was found on it",
                   name);
   if (e < 0) {
     vd_partitions_free (&r.p);

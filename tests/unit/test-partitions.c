@@ -273,10 +273,10 @@ test_refused (void **state)
 
   (void) state;
   memset (disk, 0, sizeof disk);
-  REFUSED (ENODATA, "disk: there is no partition table on it");
-  assert_fails (ctx, read_disk (ctx, 0, &p), ENODATA, "no partition table");
+  REFUSED (ENODATA, "disk: no partition table was found on it");
+  assert_fails (ctx, read_disk (ctx, 0, &p), ENODATA, "no partition table was found");
   assert_fails (ctx, read_disk (ctx, 100, &p), ENODATA,
-                "no partition table");
+                "no partition table was found");
   make_mbr (512);
   mbr_entry (0, 2, 0x83, 8000, 193);
   REFUSED (EIO, "partition 3 begins at sector 8000 and has 193");
