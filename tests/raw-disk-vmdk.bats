@@ -3,38 +3,19 @@
 # block devices: what may be written is written there and nowhere else.
 
 load lib/common
-
-setup () {
-  common_setup
-  devices=()
-}
+load lib/raw-disk
 
 teardown () {
-  local device
   common_teardown
   ! mountpoint -q "$BATS_TEST_TMPDIR/mounted" ||
     umount "$BATS_TEST_TMPDIR/mounted"
-  for device in "${devices[@]}"; do
-    losetup -d "$device"
-  done
-}
-
-# loop FILE [OPTION...]: sets device.
-loop () {
-  local file=$1
-  shift
-  [ "$(id -u)" -eq 0 ] || skip "loop devices need root"
-  have losetup || skip "no losetup"
-  device=$(losetup -f --show "$@" "$file" 2>&1) ||
-    skip "no loop device can be made here: $device"
-  devices+=("$device")
+  release_devices
 }
 
 # disk_of_host: host.raw, which is behind $device.  16 MiB, no sector like
 # another.
 disk_of_host () {
-  "$PYTHON" -c 'print(end="".join(("sector %d " % n).ljust(512, "#")
-                                  for n in range(32768)))' >host.raw
+  numbered_disk host.raw 32768
   cp host.raw before.raw
   loop host.raw "$@"
 }
@@ -228,6 +209,7 @@ h.flush()"'
   loop host.raw -o $((16384 * 512)) --sizelimit 4M
   describe partitionedDevice "RW 8192 FLAT \"$device\" 0" 'RW 2048 ZERO '
   losetup -d "$first"
+  # shellcheck disable=SC2034
   devices=("$device")
   serve vmdk disk.vmdk raw-disk="$device" write=require -- '
     $NBDSH -u "$uri" -c "h.pwrite(b\"W\" * 512, (4 << 20) - 512); h.flush()"'

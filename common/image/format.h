@@ -24,6 +24,7 @@
 
 #include "../io/file.h"
 #include "../io/folder.h"
+#include "../io/partitions.h"
 #include "../io/store.h"
 #include "../io/table.h"
 #include "../utils/uuid.h"
@@ -113,8 +114,31 @@ struct vd_meta_change {
   const struct vd_geometry *lchs;
 };
 
+/* A disk of the host that a new image stands for. */
+struct vd_raw {
+  /* What the user wants. */
+  const char *device;           /* path, absolute; the image names it so */
+  const struct vd_raw_choice {
+    unsigned number;
+    bool readonly;
+  } *choices;                   /* of its partitions */
+  size_t nchoices;              /* 0: all of the disk, as it is */
+  bool relative;                /* name the partitions' own devices */
+  const char *boot_sector;      /* path of a file; NULL: the disk's own */
+  const struct vd_policy *policy;       /* with which the image will be opened;
+                                   NULL: none */
+
+  /* What was found: vd_image_create sees to it, .check_create comes first. */
+  struct vd_store *store;       /* the device, only to be read */
+  uint64_t size;                /* a multiple of 512 */
+  struct vd_partitions partitions;      /* with choices; they are all there,
+                                   and none is an extended one */
+  uint8_t boot[446];            /* of the file: the code in a boot sector */
+  size_t boot_length;
+};
+
 struct vd_create {
-  uint64_t size;                /* of the disk */
+  uint64_t size;                /* of the disk; 0: of raw->device */
   const char *variant;          /* NULL: the format's default */
   uint64_t block_size;          /* 0: default */
   uint64_t alignment;           /* of the data area, 0: default */
@@ -125,6 +149,7 @@ struct vd_create {
   unsigned hw_version;          /* VMDK: 0: default */
   struct vd_link link;          /* null uuid and modification: random;
                                    a parent makes it a differencing image */
+  const struct vd_raw *raw;     /* NULL: none; not all formats can */
   bool differencing;            /* also if the parent has no name to be known
                                    by (a raw disk); not all formats can */
 };

@@ -713,6 +713,12 @@ vd_file_same (const struct vd_store *a, const struct vd_store *b)
     vd_file_is (b, &((const struct file *) a)->inode);
 }
 
+int
+vd_file_fd (const struct vd_store *st)
+{
+  return st->ops == &file_ops ? ((const struct file *) st)->fd : -1;
+}
+
 static int
 file_reopen_write (struct vd_ctx *ctx, struct vd_store *st, bool locks,
                    bool *ret_writer, struct vd_store **ret)

@@ -50,6 +50,11 @@ extern bool vd_file_same (const struct vd_store *a, const struct vd_store *b);
 /* Is this store the file with this inode? */
 extern bool vd_file_is (const struct vd_store *st, const struct stat *sb);
 
+/* The descriptor of a store that is a file here, for libraries that read it
+ * themselves; it stays the store's.  -1: it is something else.
+ */
+extern int vd_file_fd (const struct vd_store *st);
+
 /* Open for writing what st (from vd_file_open or vd_lazy_open, read-only) has
  * open: the same inode, whatever the name means now.  The writer's lock bytes
  * are taken on the new store before those of st are given up, so no other

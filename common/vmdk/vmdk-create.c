@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
- * New images (vmdk-format 2.7, 5.2, 6.4, 7).
+ * New images (vmdk-format 2.7, 5.2, 6.4, 7, 9).
  *
  * Split images are made as VMware and qemu make them: a text descriptor and
  * numbered extents even if there is only one.  VirtualBox makes a monolithic
@@ -21,6 +21,7 @@
 #include "rounding.h"
 #include "vmdk-hosted.h"
 #include "vmdk-private.h"
+#include "vmdk-raw.h"
 
 #define GRAIN 65536             /* bytes */
 #define GRAIN_SECTORS (GRAIN / VMDK_SECTOR)
@@ -44,6 +45,7 @@ struct variant {
   const char *create_type;
   enum vmdk_type type;
   bool split, stream, preallocate;
+  bool disk, partitions;        /* a disk of the host, or some of it */
 };
 
 static const struct variant variants[] = {
@@ -61,6 +63,9 @@ static const struct variant variants[] = {
   { "vmfs-preallocated", NULL, "vmfs", .type = VMDK_VMFS,
     .preallocate = true },
   { "stream", NULL, "streamOptimized", .type = VMDK_SPARSE, .stream = true },
+  { "full-device", NULL, "fullDevice", .type = VMDK_FLAT, .disk = true },
+  { "partitioned-device", NULL, "partitionedDevice", .type = VMDK_FLAT,
+    .disk = true, .partitions = true },
 };
 
 #define N_VARIANTS (sizeof variants / sizeof variants[0])
@@ -88,7 +93,7 @@ same_name (const char *a, const char *b)
 static const struct variant *
 find_variant (struct vd_ctx *ctx, const char *name, const char *wanted)
 {
-  char text[64], list[300] = "";
+  char text[64], list[400] = "";
   size_t i, n = 0;
 
   if (wanted == NULL)
@@ -201,6 +206,43 @@ check_geometry (struct vd_ctx *ctx, const char *name, const char *what,
   return 0;
 }
 
+/* The parameters for disks of the host, and for nothing else. */
+static int
+check_raw (struct vd_ctx *ctx, const char *name, const struct variant *v,
+           const struct vd_raw *raw)
+{
+  char text[200];
+  const char *p;
+
+  if (!v->disk && raw)
+    return vd_error (ctx, EINVAL, "%s: device=%s: a \"%s\" VMDK is not made of "
+                     "a disk of the host; use create=full-device or "
+                     "create=partitioned-device", name, raw->device, v->name);
+  if (!v->disk)
+    return 0;
+  if (!raw)
+    return vd_error (ctx, EINVAL, "%s: create=%s needs device=: which disk of "
+                     "the host?", name, v->name);
+  if (v->partitions && raw->nchoices == 0)
+    return vd_error (ctx, EINVAL, "%s: create=%s needs partitions=, a list "
+                     "like 1,5,7r; for all of %s use create=full-device",
+                     name, v->name, raw->device);
+  for (p = raw->device; *p; ++p)
+    if ((unsigned char) *p < ' ' || *p == 0x7f || *p == '"')
+      return vd_error (ctx, EINVAL, "%s: device=%s: a descriptor cannot hold a "
+                       "name with quotes or control characters; give it "
+                       "another one (a link)", name,
+                       vd_escape (raw->device, strlen (raw->device), text,
+                                  sizeof text));
+  if (!v->partitions && (raw->nchoices > 0 || raw->relative ||
+                         raw->boot_sector))
+    return vd_error (ctx, EINVAL, "%s: create=%s stands for the whole disk, so "
+                     "%s cannot be used; use create=partitioned-device", name,
+                     v->name, raw->nchoices > 0 ? "partitions=" :
+                     raw->relative ? "relative=true" : "boot-sector=");
+  return 0;
+}
+
 static int
 plan_size (struct vd_ctx *ctx, const char *name,
            const struct vd_create *how, struct plan *p)
@@ -208,6 +250,9 @@ plan_size (struct vd_ctx *ctx, const char *name,
   struct hosted_header h;
   uint64_t max;
 
+  /* As large as the device, which may not have been asked yet. */
+  if (p->v->disk && how->size == 0 && !how->raw->store)
+    return 0;
   if (how->size == 0 || how->size % VMDK_SECTOR != 0)
     return vd_error (ctx, EINVAL, "%s: size is %" PRIu64
                      ", must be a multiple of 512, and not 0", name,
@@ -261,7 +306,9 @@ make_plan (struct vd_ctx *ctx, const char *name,
   if (how->alignment != 0)
     return vd_error (ctx, EINVAL, "%s: alignment is %" PRIu64
                      ", a VMDK has none to choose", name, how->alignment);
-  r = plan_size (ctx, name, how, p);
+  r = check_raw (ctx, name, p->v, how->raw);
+  if (r == 0)
+    r = plan_size (ctx, name, how, p);
   if (r == 0)
     r = plan_adapter (ctx, name, how, p);
   if (r == 0)
@@ -323,6 +370,8 @@ vmdk_check_create (struct vd_ctx *ctx, const struct vd_create *how)
     return r;
   /* Only to see that the comment and the names can be written. */
   p.nextents = 1;
+  if (how->raw)
+    one.name = (char *) how->raw->device;
   return make_descriptor (ctx, "vmdk", &p, how, &one, &text, &len);
 }
 
@@ -408,7 +457,8 @@ extent_name (const struct variant *v, const char *name, size_t i)
     r = asprintf (&ret, "%.*s-%c%03zu%s", base, name,
                   v->type == VMDK_SPARSE ? 's' : 'f', i + 1, name + base);
   else
-    r = asprintf (&ret, "%.*s-flat%s", base, name, name + base);
+    r = asprintf (&ret, "%.*s-%s%s", base, name, v->disk ? "pt" : "flat",
+                  name + base);
   return r == -1 ? NULL : ret;
 }
 
@@ -495,6 +545,9 @@ create_multiple (struct vd_ctx *ctx, struct vd_store *store,
     r = vd_folder_sync (ctx, folder);
   if (r == 0)
     r = write_descriptor (ctx, store, text, len);
+  /* Our caller does so, but then nobody knows of the extents any more. */
+  if (r == 0)
+    r = vd_folder_sync (ctx, folder);
 
   if (r < 0) {
     struct vd_ctx quiet;
@@ -506,6 +559,67 @@ create_multiple (struct vd_ctx *ctx, struct vd_store *store,
   for (i = 0; extents && i < p->nextents; ++i)
     free (extents[i].name);
   free (extents);
+  return r;
+}
+
+/* ---- a disk of the host ------------------------------------------------ */
+
+static int
+create_overlay (struct vd_ctx *ctx, struct vd_folder *folder,
+                const char *overlay, const struct vd_raw *raw,
+                const struct vmdk_raw_layout *layout)
+{
+  struct vd_store *extent;
+  struct vd_ctx quiet;
+  int r;
+
+  r = vd_folder_create (ctx, folder, overlay, &extent);
+  if (r < 0)
+    return r;
+  r = vmdk_raw_copy (ctx, raw, layout, extent);
+  vd_store_close (extent);
+  if (r == 0)
+    r = vd_folder_sync (ctx, folder);
+  if (r < 0) {
+    vd_ctx_init (&quiet, NULL);
+    vd_folder_remove (&quiet, folder, overlay);
+  }
+  return r;
+}
+
+static int
+create_disk (struct vd_ctx *ctx, struct vd_store *store,
+             struct vd_folder *folder, const char *name,
+             struct plan *p, const struct vd_create *how)
+{
+  CLEANUP_FREE char *overlay = extent_name (p->v, name, 0);
+  CLEANUP_FREE char *text = NULL;
+  struct vmdk_raw_layout layout;
+  size_t len;
+  int r;
+
+  if (!overlay)
+    return vd_error (ctx, ENOMEM, "%s: no memory for a name", store->name);
+  r = vmdk_raw_layout (ctx, store->name, how->raw, overlay, &layout);
+  if (r < 0)
+    return r;
+  p->nextents = layout.nextents;
+  r = make_descriptor (ctx, store->name, p, how, layout.extents, &text, &len);
+  if (r == 0 && p->v->partitions)
+    r = create_overlay (ctx, folder, overlay, how->raw, &layout);
+  vmdk_raw_layout_free (&layout);
+  if (r < 0)
+    return r;
+
+  r = write_descriptor (ctx, store, text, len);
+  if (r == 0)
+    r = vd_folder_sync (ctx, folder);   /* as above */
+  if (r < 0 && p->v->partitions) {
+    struct vd_ctx quiet;
+
+    vd_ctx_init (&quiet, NULL);
+    vd_folder_remove (&quiet, folder, overlay);
+  }
   return r;
 }
 
@@ -525,5 +639,7 @@ vmdk_create (struct vd_ctx *ctx, struct vd_store *store,
   if (folder == NULL || name == NULL)
     return vd_error (ctx, ENOTSUP, "%s: a \"%s\" VMDK has several files, "
                      "which cannot be made here", store->name, p.v->name);
+  if (p.v->disk)
+    return create_disk (ctx, store, folder, name, &p, how);
   return create_multiple (ctx, store, folder, name, &p, how);
 }

@@ -2,6 +2,8 @@
 
 #include <config.h>
 
+#include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -59,6 +61,69 @@ config_files (struct params *p, const char *key, const char *value)
   return 0;
 }
 
+/* "1,5,7r" */
+static int
+set_partitions (struct params *p, const char *value)
+{
+  const char *at = value;
+  struct vd_raw_choice *choices;
+  unsigned long number;
+  char *end;
+  size_t n = 0;
+
+  free (p->choices);
+  p->choices = NULL;
+  do {
+    errno = 0;
+    number = *at >= '0' && *at <= '9' ? strtoul (at, &end, 10) : 0;
+    if (number == 0 || errno || number > INT_MAX)
+      goto bad;
+    choices = realloc (p->choices, (n + 1) * sizeof choices[0]);
+    if (choices == NULL) {
+      nbdkit_error ("realloc: %m");
+      return -1;
+    }
+    p->choices = choices;
+    choices[n++] = (struct vd_raw_choice) { number, *end == 'r' };
+    at = *end == 'r' ? end + 1 : end;
+  } while (*at++ == ',');
+  if (at[-1] != '\0')
+    goto bad;
+  p->raw.choices = p->choices;
+  p->raw.nchoices = n;
+  return 0;
+
+ bad:
+  nbdkit_error ("partitions=%s: must be numbers of partitions like 1,5,7r, "
+                "where r means that it cannot be written", value);
+  return -1;
+}
+
+static int
+config_device (struct params *p, const char *key, const char *value)
+{
+  int r;
+
+  if (strcmp (key, "device") == 0) {
+    free (p->device);
+    p->device = parse_path (nbdkit_absolute_path, key, value);
+    return p->device ? 1 : -1;
+  }
+  if (strcmp (key, "partitions") == 0)
+    r = set_partitions (p, value);
+  else if (strcmp (key, "relative") == 0)
+    r = parse_bool (&p->raw.relative, key, value);
+  else if (strcmp (key, "boot-sector") == 0) {
+    free (p->boot_sector);
+    p->boot_sector = parse_path (nbdkit_absolute_path, key, value);
+    r = p->boot_sector ? 0 : -1;
+  }
+  else
+    return 0;
+  p->needs_device = key;
+  return taken (r);
+}
+
 static int
 config_vmdk (struct params *p, const char *key, const char *value)
 {
@@ -69,7 +134,7 @@ config_vmdk (struct params *p, const char *key, const char *value)
   if (strcmp (key, "hw-version") == 0)
     /* The core takes 0 for "default"; typed by a user it is a mistake. */
     return taken (parse_number (&p->how.hw_version, key, value, 1, 999));
-  return 0;
+  return config_device (p, key, value);
 }
 
 static int
@@ -210,8 +275,10 @@ params_complete (struct params *p)
                   "not be told from what is its parent's");
     return -1;
   }
-  if (p->how.variant != NULL && !p->have_size) {
-    nbdkit_error ("create=%s needs size=", p->how.variant);
+  if (p->how.variant != NULL && !p->have_size && p->device == NULL) {
+    nbdkit_error ("create=%s needs size=%s", p->how.variant,
+                  p->keys & PARAMS_VMDK ?
+                  ", or device= for a disk of the host" : "");
     return -1;
   }
   if (p->how.variant != NULL && p->parent) {
@@ -230,6 +297,11 @@ params_complete (struct params *p)
                   p->needs_create);
     return -1;
   }
+  if (p->needs_device != NULL && p->device == NULL) {
+    nbdkit_error ("%s= can only be used together with device=, a disk of the "
+                  "host", p->needs_device);
+    return -1;
+  }
 
   /* realpath also reports a file that is not there, in the right place. */
   path = parse_path (p->how.variant != NULL ? nbdkit_absolute_path
@@ -241,6 +313,12 @@ params_complete (struct params *p)
 
   p->policy.allow_paths = (const char *const *) p->allow_paths;
   p->policy.raw_disks = (const char *const *) p->raw_disks;
+  if (p->device) {
+    p->raw.device = p->device;
+    p->raw.boot_sector = p->boot_sector;
+    p->raw.policy = &p->policy;
+    p->how.raw = &p->raw;
+  }
   if (p->single_link && p->parent) {
     nbdkit_error ("single-link=true and parent= contradict each other");
     return -1;
@@ -272,6 +350,9 @@ params_free (struct params *p)
   free (p->file);
   p->file = NULL;
   free (p->parent);
+  free (p->device);
+  free (p->boot_sector);
+  free (p->choices);
   parse_free_strings (p->allow_paths);
   parse_free_strings (p->raw_disks);
   parse_free_strings (p->given);

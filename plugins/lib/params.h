@@ -15,7 +15,8 @@
 enum params_keys {
   PARAMS_BLOCKS = 1,            /* block-size, data-alignment, force */
   PARAMS_FILES = 2,             /* allow-paths, raw-disk, strict */
-  PARAMS_VMDK = 4,              /* zero-extents, adapter, hw-version */
+  PARAMS_VMDK = 4,              /* zero-extents, adapter, hw-version, device
+                                   and what belongs to it */
 };
 
 struct params {
@@ -31,6 +32,11 @@ struct params {
   struct vd_create how;
   bool have_size;
   const char *needs_create;     /* a key that makes sense with create= only */
+  struct vd_raw raw;            /* how.raw, once device= is known */
+  const char *needs_device;     /* a key that makes sense with device= only */
+  char *device;                 /* absolute */
+  char *boot_sector;            /* absolute */
+  struct vd_raw_choice *choices;
 
   /* Images below it. */
   bool no_chain;                /* chain=none */
@@ -107,6 +113,14 @@ extern void params_free (struct params *p);
   "                          is forgotten (refuse).\n"                        \
   "adapter=ide|buslogic|lsilogic|legacyESX\n"                                 \
   "                          With create=: adapter type (ide).\n"             \
-  "hw-version=N              With create=: virtual hardware version (4)."
+  "hw-version=N              With create=: virtual hardware version (4).\n"  \
+  "device=DEVICE             With create=full-device or partitioned-device:\n"\
+  "                          which disk of the host (see raw-disk=).\n"      \
+  "partitions=N[r],...       With create=partitioned-device: which ones can\n"\
+  "                          be seen (r: but not written).\n"                \
+  "relative=true|false       With create=partitioned-device: name devices of\n"\
+  "                          partitions, not that of the disk (false).\n"    \
+  "boot-sector=FILE          With create=partitioned-device: boot code for\n"\
+  "                          the copy of the first sector."
 
 #endif /* VDKIT_PARAMS_H */

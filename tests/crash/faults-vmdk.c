@@ -18,9 +18,11 @@
 
 static int
 create_as (struct vd_ctx *ctx, struct vd_sim *sim, const char *name,
-           const char *variant)
+           const char *variant, const struct vd_raw *raw)
 {
-  struct vd_create how = { .size = FAULTS_DISK, .variant = variant };
+  struct vd_create how = {
+    .size = FAULTS_DISK, .variant = variant, .raw = raw,
+  };
   struct vd_folder *folder;
   struct vd_store *store;
   int r;
@@ -40,25 +42,82 @@ create_as (struct vd_ctx *ctx, struct vd_sim *sim, const char *name,
 static int
 create_sparse (struct vd_ctx *ctx, struct vd_sim *sim, const char *name)
 {
-  return create_as (ctx, sim, name, "sparse");
+  return create_as (ctx, sim, name, "sparse", NULL);
 }
 
 static int
 create_split (struct vd_ctx *ctx, struct vd_sim *sim, const char *name)
 {
-  return create_as (ctx, sim, name, "split-sparse");
+  return create_as (ctx, sim, name, "split-sparse", NULL);
 }
 
 static int
 create_flat (struct vd_ctx *ctx, struct vd_sim *sim, const char *name)
 {
-  return create_as (ctx, sim, name, "flat");
+  return create_as (ctx, sim, name, "flat", NULL);
 }
 
 static int
 create_stream (struct vd_ctx *ctx, struct vd_sim *sim, const char *name)
 {
-  return create_as (ctx, sim, name, "stream");
+  return create_as (ctx, sim, name, "stream", NULL);
+}
+
+/* ---- a disk of the host ------------------------------------------------ */
+
+#define DEVICE "/dev/disk"
+
+static int
+create_raw (struct vd_ctx *ctx, struct vd_sim *sim, const char *name,
+            const char *variant, struct vd_raw *raw)
+{
+  struct vd_store *store;
+  int r;
+
+  r = vd_sim_open (ctx, sim, DEVICE, true, &store);
+  if (r < 0)
+    return r;
+  r = vd_store_truncate (ctx, store, FAULTS_DISK);
+  vd_store_close (store);
+  if (r == 0)
+    r = vd_sim_open (ctx, sim, DEVICE, false, &raw->store);
+  if (r < 0)
+    return r;
+  raw->device = DEVICE;
+  raw->size = FAULTS_DISK;
+  r = create_as (ctx, sim, name, variant, raw);
+  vd_store_close (raw->store);
+  return r;
+}
+
+static int
+create_full (struct vd_ctx *ctx, struct vd_sim *sim, const char *name)
+{
+  struct vd_raw raw = { 0 };
+
+  return create_raw (ctx, sim, name, "full-device", &raw);
+}
+
+/* All that is written lies in tables or in partitions 1 and 5. */
+static int
+create_partitions (struct vd_ctx *ctx, struct vd_sim *sim, const char *name)
+{
+  struct vd_partition parts[] = {
+    { .number = 1, .start = 16 * 512, .length = 112 * 512 },
+    { .number = 2, .start = 128 * 512, .length = 272 * 512,
+      .extended = true },
+    { .number = 5, .start = 144 * 512, .length = 256 * 512 },
+    { .number = 3, .start = 400 * 512, .length = 50 * 512 },
+  };
+  struct vd_area tables[] = { { 0, 512 }, { 128 * 512, 512 } };
+  struct vd_raw_choice choices[] = { { 5, false }, { 1, false } };
+  struct vd_raw raw = {
+    .choices = choices, .nchoices = 2,
+    .partitions = { "MBR", parts, 4, tables, 2 },
+    .boot = "boot", .boot_length = 4,
+  };
+
+  return create_raw (ctx, sim, name, "partitioned-device", &raw);
 }
 
 /* ---- what we would make larger ----------------------------------------- */
@@ -152,6 +211,9 @@ static const struct faults_case cases[] = {
     .prepare = small_split, .beside = "new-s001.img" },
   { .name = "flat", .file = NAME, .create = create_flat,
     .beside = "new-flat.img" },
+  { .name = "full device", .file = NAME, .create = create_full },
+  { .name = "partitions", .file = NAME, .create = create_partitions,
+    .beside = "new-pt.img" },
   { .name = "stream", .file = NAME, .create = create_stream, .stream = true },
 };
 

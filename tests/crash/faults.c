@@ -127,6 +127,7 @@ static int
 open_image (struct vd_ctx *ctx, struct vd_sim *sim, enum vd_write write,
             struct vd_image **ret)
 {
+  static const struct vd_policy policy = { .any_raw_disk = true };
   struct vd_open how = { .write = write };
   struct vd_folder *folder;
   struct vd_store *store;
@@ -135,6 +136,7 @@ open_image (struct vd_ctx *ctx, struct vd_sim *sim, enum vd_write write,
   r = vd_sim_folder (ctx, sim, &folder);
   if (r < 0)
     return r;
+  folder->policy = &policy;
   r = vd_sim_open (ctx, sim, now->file, write != VD_WRITE_NO, &store);
   if (r < 0) {
     vd_folder_close (folder);

@@ -29,6 +29,8 @@ cmd:pod2man           perl                perl-podlators       perl
 cmd:podchecker        perl                perl-Pod-Checker     perl
 pc:uuid               uuid-dev            libuuid-devel        libuuid-devel
 pc:libdeflate         libdeflate-dev      libdeflate-devel     libdeflate-devel
+pc:libxml-2.0         libxml2-dev         libxml2-devel        libxml2-devel
+pc:blkid              libblkid-dev        libblkid-devel       libblkid-devel
 pc:libiscsi           libiscsi-dev        libiscsi-devel       libiscsi-devel
 cmd:nbdkit            nbdkit              nbdkit               nbdkit
 pc:nbdkit             nbdkit-plugin-dev   nbdkit-devel         nbdkit-devel

@@ -11,6 +11,7 @@
 
 #include "memory.h"
 #include "vmdk-private.h"
+#include "vmdk-raw.h"
 
 #define KIB UINT64_C (1024)
 #define MIB (1024 * KIB)
@@ -399,6 +400,192 @@ test_one_extent (void **state)
   }
 }
 
+/* ---- disks of the host ------------------------------------------------- */
+
+#define DEVICE "/dev/disk"
+#define DEVICE_SECTORS 32768
+
+/* A device of the simulated disk whose sectors hold their numbers.  For the
+ * caller to close.
+ */
+static struct vd_store *
+make_device (struct vd_sim *sim)
+{
+  static uint8_t data[DEVICE_SECTORS * 512];
+  UNIT_CTX (ctx);
+  struct vd_store *st;
+  size_t i;
+
+  for (i = 0; i < sizeof data; ++i)
+    data[i] = i % 2 ? i / 512 >> 8 : i / 512;
+  assert_ok (ctx, vd_sim_open (ctx, sim, DEVICE, true, &st));
+  assert_ok (ctx, vd_store_pwrite (ctx, st, data, sizeof data, 0, 0));
+  vd_store_close (st);
+  assert_ok (ctx, vd_sim_open (ctx, sim, DEVICE, false, &st));
+  return st;
+}
+
+struct part {
+  unsigned number;
+  uint64_t start, length;       /* sectors */
+  char how;                     /* 'w', 'r', 'h' (hidden), 'e' (extended) */
+};
+
+struct area {
+  uint64_t start, length;       /* sectors */
+};
+
+/* The layout of a device of DEVICE_SECTORS, as text. */
+static void
+check_layout (const struct part *p, size_t np, const struct area *t,
+              size_t nt, bool relative, const char *want)
+{
+  static const char *const words[] = { "RW", "RDONLY", "NOACCESS" };
+  struct vd_partition parts[8] = { { 0 } };
+  struct vd_raw_choice choices[8];
+  struct vmdk_raw_layout l;
+  struct vd_area tables[8];
+  struct vd_raw raw = {
+    .device = DEVICE, .size = DEVICE_SECTORS * 512, .choices = choices,
+    .partitions = { "MBR", parts, np, tables, nt }, .relative = relative,
+  };
+  uint64_t sum = 0, stored = 0;
+  char got[1000];
+  size_t i, n = 0;
+  UNIT_CTX (ctx);
+
+  for (i = 0; i < np; ++i) {
+    parts[i] = (struct vd_partition) {
+      .number = p[i].number, .start = p[i].start * 512,
+      .length = p[i].length * 512, .extended = p[i].how == 'e',
+      .node = (char *) "/dev/part",
+    };
+    if (p[i].how == 'w' || p[i].how == 'r')
+      choices[raw.nchoices++] = (struct vd_raw_choice) {
+        p[i].number, p[i].how == 'r',
+      };
+  }
+  for (i = 0; i < nt; ++i)
+    tables[i] = (struct vd_area) { t[i].start * 512, t[i].length * 512 };
+  assert_ok (ctx, vmdk_raw_layout (ctx, "x", &raw, "x-pt", &l));
+  for (i = 0; i < l.nextents; ++i) {
+    const struct vmdk_extent_line *x = &l.extents[i];
+
+    n += snprintf (&got[n], sizeof got - n, "%s %d %s %d\n",
+                   words[x->access], (int) x->sectors,
+                   x->type == VMDK_ZERO ? "zero" : x->name, (int) x->offset);
+    if (x->name && strcmp (x->name, "x-pt") == 0) {
+      assert_int_equal (x->offset, stored);
+      stored += x->sectors;
+    }
+    sum += x->sectors;
+  }
+  assert_string_equal (got, want);
+  assert_int_equal (sum, DEVICE_SECTORS);
+  for (i = 0; i < l.ncopies; ++i)
+    stored -= l.copies[i].length / 512;
+  assert_int_equal (stored, 0);
+  vmdk_raw_layout_free (&l);
+}
+
+#define LAYOUT(want, relative, tables, ...)                             \
+  check_layout ((const struct part[]) { __VA_ARGS__ },                  \
+                sizeof ((const struct part[]) { __VA_ARGS__ }) /        \
+                sizeof (struct part), tables, sizeof tables /           \
+                sizeof tables[0], relative, want)
+
+static void
+test_raw_layout (void **state)
+{
+  static const struct area first[] = { { 0, 1 } };
+  static const struct area both[] = { { 0, 34 }, { 32735, 33 } };
+  static const struct area logical[] = { { 0, 1 }, { 100, 1 }, { 200, 1 } };
+  static const struct area chain[] = { { 0, 1 }, { 100, 1 }, { 101, 1 } };
+
+  (void) state;
+  /* Directly behind the table, and up to the end. */
+  LAYOUT ("RW 1 x-pt 0\nRW 32767 /dev/disk 1\n", false, first,
+          { 1, 1, 32767, 'w' });
+  LAYOUT ("RW 1 x-pt 0\nRDONLY 32767 /dev/part 0\n", true, first,
+          { 1, 1, 32767, 'r' });
+  /* The room behind a table ends after 4 MiB, or where something begins. */
+  LAYOUT ("RW 8193 x-pt 0\nRW 1807 zero 0\nRW 100 zero 0\n"
+          "RW 100 /dev/disk 10100\nRW 22568 zero 0\n", false, first,
+          { 1, 10000, 100, 'h' }, { 2, 10100, 100, 'w' });
+  LAYOUT ("RW 64 x-pt 0\nRW 32000 /dev/disk 64\nRW 671 zero 0\n"
+          "RW 33 x-pt 64\n", false, both, { 7, 64, 32000, 'w' });
+  LAYOUT ("RW 34 x-pt 0\nRW 32701 /dev/disk 34\nRW 33 x-pt 34\n", false,
+          both, { 7, 34, 32701, 'w' });
+  /* Logical partitions: the extended one is no extent. */
+  LAYOUT ("RW 64 x-pt 0\nRW 30 zero 0\nRW 6 zero 0\nRW 1 x-pt 64\n"
+          "RW 99 /dev/disk 101\nRW 10 x-pt 65\nRDONLY 90 /dev/disk 210\n"
+          "RW 32468 zero 0\n", false, logical,
+          { 1, 64, 30, 'h' }, { 2, 100, 200, 'e' }, { 5, 101, 99, 'w' },
+          { 6, 210, 90, 'r' });
+  /* A table with nothing behind it but the next one. */
+  LAYOUT ("RW 64 x-pt 0\nRW 36 /dev/disk 64\nRW 1 x-pt 64\n"
+          "RW 8193 x-pt 65\nRW 24474 zero 0\n", false, chain,
+          { 1, 64, 36, 'w' }, { 2, 100, 200, 'e' });
+}
+
+static struct vd_partition raw_parts[] = {
+  { .number = 1, .start = 64 * 512, .length = 1000 * 512 },
+  { .number = 3, .start = 20000 * 512, .length = 500 * 512 },
+};
+static struct vd_area raw_tables[] = {
+  { 0, 34 * 512 }, { 32735 * 512, 33 * 512 },
+};
+static struct vd_raw_choice raw_choices[] = { { 3, false } };
+
+static const struct vd_raw raw_example = {
+  .device = DEVICE,
+  .size = DEVICE_SECTORS * 512,
+  .choices = raw_choices,
+  .nchoices = 1,
+  .partitions = { "GPT", raw_parts, 2, raw_tables, 2 },
+  .boot = "BOOT",
+  .boot_length = 4,
+};
+
+static void
+test_raw (void **state)
+{
+  static uint8_t want[DEVICE_SECTORS * 512], got[97 * 512];
+  struct vd_sim *sim = vd_sim_new ();
+  struct vd_raw raw = raw_example;
+  struct vmdk_descriptor *d;
+  struct sim_folder sf;
+  UNIT_CTX (ctx);
+
+  (void) state;
+  sim_folder_init (&sf, sim);
+  raw.store = make_device (sim);
+  assert_ok (ctx, create (ctx, &sf, "a.b.vmdk", &(struct vd_create) {
+        .size = raw.size, .variant = "partitionedDevice", .raw = &raw }));
+  assert_int_equal (sf.n, 1);
+  assert_string_equal (sf.names[0], "a.b-pt.vmdk");
+  assert_int_equal (sf.syncs, 2);       /* before the descriptor, and after */
+  d = parse_file (sim, "a.b.vmdk");
+  assert_string_equal (vmdk_descriptor_fields (d)->create_type,
+                       "partitionedDevice");
+  assert_int_equal (vmdk_descriptor_fields (d)->pchs.cylinders, 32);
+  assert_int_equal (vmdk_descriptor_fields (d)->pchs.heads, 16);
+  assert_int_equal (vmdk_descriptor_fields (d)->pchs.sectors, 63);
+  assert_int_equal (vmdk_descriptor_nextents (d), 6);
+  assert_string_equal (vmdk_descriptor_extent (d, 3)->name, DEVICE);
+  assert_int_equal (vmdk_descriptor_extent (d, 3)->offset, 20000);
+  vmdk_descriptor_free (d);
+
+  assert_int_equal (file_size (sim, "a.b-pt.vmdk"), sizeof got);
+  read_file (sim, "a.b-pt.vmdk", got, sizeof got, 0);
+  read_file (sim, DEVICE, want, sizeof want, 0);
+  assert_memory_equal (got, "BOOT", 4);
+  assert_memory_equal (got + 4, want + 4, 64 * 512 - 4);
+  assert_memory_equal (got + 64 * 512, want + 32735 * 512, 33 * 512);
+  vd_store_close (raw.store);
+  vd_sim_free (sim);
+}
+
 /* ---- what is refused -------------------------------------------------- */
 
 static void
@@ -454,6 +641,20 @@ test_refused (void **state)
   REFUSED (EINVAL, "without the CID of a parent", .size = MIB,
            .link = { .has_cid = true, .parent_cid = VD_CID_NONE,
                      .parent_hint = "x" });
+  REFUSED (EINVAL, "create=full-device needs device=", .size = MIB,
+           .variant = "full-device");
+  REFUSED (EINVAL, "create=partitioned-device needs partitions=",
+           .variant = "partitioned-device",
+           .raw = &(struct vd_raw) { .device = "/d" });
+  REFUSED (EINVAL, "partitions= cannot be used", .variant = "full-device",
+           .raw = &raw_example);
+  REFUSED (EINVAL, "a \"flat\" VMDK is not made of a disk", .size = MIB,
+           .variant = "flat", .raw = &raw_example);
+  REFUSED (EINVAL, "an image with a parent must be", .link.parent = u,
+           .variant = "partitioned-device", .raw = &raw_example);
+  REFUSED (EINVAL, "device=/d\": a descriptor cannot hold", .size = MIB,
+           .variant = "full-device",
+           .raw = &(struct vd_raw) { .device = "/d\"" });
   REFUSED (EFBIG, "cannot hold more than 2 TiB", .size = 2 * TIB);
   REFUSED (EFBIG, "can have 281474976645120", .size = 256 * TIB,
            .force = true);
@@ -510,6 +711,7 @@ test_faults (void **state)
 {
   static const char *const names[] = {
     "sparse", "stream", "flat", "split-sparse", "vmfs-preallocated",
+    "partitioned-device",
   };
   UNIT_CTX (ctx);
   size_t i;
@@ -518,11 +720,14 @@ test_faults (void **state)
   (void) state;
   ctx->log = NULL;
   for (i = 0; i < sizeof names / sizeof names[0]; ++i) {
+    struct vd_raw raw = raw_example;
+    bool disk = strcmp (names[i], "partitioned-device") == 0, hit;
     const struct vd_create how = {
-      .size = strcmp (names[i], "split-sparse") == 0 ? 2 * SPLIT : MIB,
+      .size = strcmp (names[i], "split-sparse") == 0 ? 2 * SPLIT :
+        disk ? raw.size : MIB,
       .variant = names[i], .comment = "a comment",
+      .raw = disk ? &raw : NULL,
     };
-    bool hit;
 
     for (n = 1; ; ++n) {
       struct vd_sim *sim = vd_sim_new ();
@@ -530,9 +735,13 @@ test_faults (void **state)
       int r;
 
       sim_folder_init (&sf, sim);
+      if (disk)
+        raw.store = make_device (sim);
       vd_sim_fail_at (sim, n, EIO, false);
       r = create (ctx, &sf, "x.vmdk", &how);
       hit = vd_sim_fault_hit (sim);
+      vd_store_close (raw.store);
+      raw.store = NULL;
       vd_sim_free (sim);
       if (!hit) {
         assert_int_equal (r, 0);
@@ -569,7 +778,9 @@ test_faults (void **state)
 static void
 test_power_cut (void **state)
 {
-  static const char *const names[] = { "split-sparse", "flat", "sparse" };
+  static const char *const names[] = {
+    "split-sparse", "flat", "sparse", "partitioned-device",
+  };
   char long_comment[1000];
   UNIT_CTX (ctx);
   uint64_t seed = 7;
@@ -581,13 +792,23 @@ test_power_cut (void **state)
   long_comment[sizeof long_comment - 1] = '\0';
   for (i = 0; i < sizeof names / sizeof names[0]; ++i) {
     struct vd_sim *sim = vd_sim_new ();
+    bool disk = strcmp (names[i], "partitioned-device") == 0;
+    struct vd_raw raw = raw_example;
     struct sim_folder sf;
+    size_t before = 0;
 
     sim_folder_init (&sf, sim);
+    if (disk) {
+      raw.store = make_device (sim);
+      before = vd_sim_log_length (sim);
+    }
     assert_ok (ctx, create (ctx, &sf, "x.vmdk", &(struct vd_create) {
-          .size = strcmp (names[i], "flat") == 0 ? MIB : SPLIT + MIB,
-          .variant = names[i], .comment = long_comment }));
-    for (n = 0; n <= vd_sim_log_length (sim); ++n)
+          .size = disk ? raw.size :
+            strcmp (names[i], "flat") == 0 ? MIB : SPLIT + MIB,
+          .variant = names[i], .comment = long_comment,
+          .raw = disk ? &raw : NULL }));
+    vd_store_close (raw.store);
+    for (n = before; n <= vd_sim_log_length (sim); ++n)
       for (round = 0; round < 20; ++round) {
         struct vd_sim *cut = vd_sim_power_cut (sim, n, &seed);
         uint64_t len = file_size (cut, "x.vmdk"), offset = 0;
@@ -617,7 +838,16 @@ test_power_cut (void **state)
         for (j = 0; j < vmdk_descriptor_nextents (d) && offset == 0; ++j) {
           const struct vmdk_extent_line *x = vmdk_descriptor_extent (d, j);
 
-          if (x->type == VMDK_FLAT)
+          if (disk) {
+            /* The overlay is all there. */
+            uint8_t end[512], want[512];
+
+            assert_int_equal (file_size (cut, "x-pt.vmdk"), 97 * 512);
+            read_file (cut, "x-pt.vmdk", end, 512, 96 * 512);
+            read_file (sim, DEVICE, want, 512, 32767 * 512);
+            assert_memory_equal (end, want, 512);
+          }
+          else if (x->type == VMDK_FLAT)
             assert_int_equal (file_size (cut, x->name), x->sectors * 512);
           else {
             read_file (cut, x->name, head, sizeof head, 0);
@@ -644,6 +874,8 @@ main (void)
     cmocka_unit_test (test_split_sparse),
     cmocka_unit_test (test_split_flat),
     cmocka_unit_test (test_one_extent),
+    cmocka_unit_test (test_raw_layout),
+    cmocka_unit_test (test_raw),
     cmocka_unit_test (test_refused),
     cmocka_unit_test (test_no_folder),
     cmocka_unit_test (test_faults),
