@@ -11,18 +11,22 @@
 #include <unistd.h>
 
 #include "gather.h"
+#include "rounding.h"
 
 /* In percent of one processor: with less there is nothing to gain; with more
- * one is not enough, though the threads need less when they are together.
+ * one is not enough, though apart the threads need up to a third more than
+ * together.
  */
 #define IDLE 5
-#define ENOUGH 80
-#define TOO_MUCH 90
+#define ENOUGH 110
+#define TOO_MUCH 95
 
 /* In milliseconds. */
 #define SAMPLE 30               /* to see how it goes without a home */
 #define PERIOD 250
-#define AWAY 1000               /* when one was not enough */
+#define AWAY 1000               /* when one was not enough, twice as long each
+                                   time */
+#define MAX_AWAY 64000
 #define STAY 4000               /* then see where the scheduler would go */
 #define FORGET 2000             /* nobody asked for so long */
 
@@ -31,19 +35,21 @@ vd_gather_decide (struct vd_gather *g, int64_t now, int64_t used_us, int cpu)
 {
   int64_t wall = now - g->last;
   int64_t percent = wall > 0 ? (used_us - g->used) / (wall * 10) : 0;
-  bool fresh = g->last == 0 || wall > FORGET;
+  bool fresh = g->last == 0 || wall > g->away + FORGET;
 
   g->last = now;
   g->used = used_us;
   g->next = now + PERIOD;
   if (fresh || (g->home != VD_GATHER_ANYWHERE && now - g->since >= STAY)) {
     /* Another process may have come to stay on this processor. */
+    g->away = 0;
     g->home = VD_GATHER_ANYWHERE;
     g->next = now + SAMPLE;
   }
   else if (g->home != VD_GATHER_ANYWHERE && percent > TOO_MUCH) {
     g->home = VD_GATHER_ANYWHERE;
-    g->next = now + AWAY;
+    g->away = g->away == 0 ? AWAY : min_u64 (2 * g->away, MAX_AWAY);
+    g->next = now + g->away;
   }
   else if (g->home == VD_GATHER_ANYWHERE && percent >= IDLE
            && percent < ENOUGH) {

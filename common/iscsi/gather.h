@@ -25,6 +25,7 @@ struct vd_gather {
   int64_t next;                 /* when to decide again */
   int64_t last, used;           /* when it was done last, and used_us then */
   int64_t since;                /* of home */
+  int64_t away;                 /* how long, the last time one was too little */
 };
 
 /* Decide about home, when next has come: used_us is the CPU time of the

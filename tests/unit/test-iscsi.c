@@ -193,23 +193,29 @@ static void
 test_gather (void **state)
 {
   static const struct {
-    int ms, percent, cpu, home;
+    int ms, percent, cpu, home, next;
   } steps[] = {
-    { 0, 0, 3, -1 },            /* nothing is known yet */
-    { 30, 50, 3, 3 },
-    { 250, 89, 1, 3 },          /* one is enough: stay */
-    { 250, 95, 1, -1 },         /* it is not any more */
-    { 1000, 130, 1, -1 },
-    { 250, 85, 1, -1 },         /* hardly */
-    { 250, 79, 1, 1 },
-    { 2000, 60, 1, 1 },
-    { 1999, 60, 1, 1 },
-    { 1, 60, 1, -1 },           /* see where the scheduler goes */
-    { 30, 60, 0, 0 },
-    { 250, 1, 0, 0 },           /* a pause is no reason to go */
-    { 2001, 50, 0, -1 },        /* nobody was here: begin anew */
-    { 30, 4, 0, -1 },           /* nothing to do */
-    { 250, 5, 2, 2 },
+    { 0, 0, 3, -1, 30 },        /* nothing is known yet */
+    { 30, 50, 3, 3, 250 },
+    { 250, 95, 1, 3, 250 },     /* one is enough: stay */
+    { 250, 96, 1, -1, 1000 },   /* it is not any more */
+    { 1000, 130, 1, -1, 250 },
+    { 250, 110, 1, -1, 250 },
+    { 250, 109, 1, 1, 250 },    /* together they need less */
+    { 250, 99, 1, -1, 2000 },   /* not enough */
+    { 2000, 100, 0, 0, 250 },
+    { 250, 99, 1, -1, 4000 },
+    { 4500, 100, 1, 1, 250 },
+    { 2000, 60, 1, 1, 250 },
+    { 1999, 60, 1, 1, 250 },
+    { 1, 60, 1, -1, 30 },       /* see where the scheduler goes */
+    { 30, 60, 0, 0, 250 },
+    { 250, 96, 0, -1, 1000 },   /* it was enough for a time: be quick again */
+    { 1000, 60, 0, 0, 250 },
+    { 250, 1, 0, 0, 250 },      /* a pause is no reason to go */
+    { 3001, 50, 0, -1, 30 },    /* nobody was here: begin anew */
+    { 30, 4, 0, -1, 250 },      /* nothing to do */
+    { 250, 5, 2, 2, 250 },
   };
   struct vd_gather g = { .home = VD_GATHER_ANYWHERE };
   int64_t now = 1000000, used = 5000000;
@@ -222,7 +228,7 @@ test_gather (void **state)
     vd_gather_decide (&g, now, used, steps[i].cpu);
     if (g.home != steps[i].home)
       fail_msg ("step %zu: home is %d, not %d", i, g.home, steps[i].home);
-    assert_true (g.next > now);
+    assert_int_equal (g.next - now, steps[i].next);
   }
 }
 
