@@ -48,6 +48,7 @@ kill_child () {
     for delay in 0.2 0.6 1.2; do
       round=$((round + 1))
       start_nbdkit --filter=diff "$1" base.img diff=child.img
+      rm -f client.log
       recorder write "$uri" state "$round" >client.log 2>&1 &
       client=$!
       wait_for grep -q connected client.log

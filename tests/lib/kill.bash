@@ -26,6 +26,7 @@ kill_recorder () {
   for delay; do
     round=$((round + 1))
     start_nbdkit "$format" "disk.$format"
+    rm -f client.log
     recorder write "$uri" state "$round" >client.log 2>&1 &
     client=$!
     wait_for grep -q connected client.log
@@ -86,6 +87,8 @@ print("%d of %d bytes are there" % (there, size))
 
 # idle_client CODE: writes, does not flush, and stays connected.  Sets client.
 idle_client () {
+  # Or what another client wrote there could be taken for this one's.
+  rm -f idle.log
   python_client "$uri" "$1" '
 import os, time
 print("idle", os.getpid(), flush=True)
