@@ -184,3 +184,23 @@ END
   serve iscsi "$url/2" sessions=4 -- 'nbdcopy --flush disk "$uri"'
   cmp disk copy
 }
+
+@test "a long read is sent in pieces of read-split, and all of it comes" {
+  local how each
+  random_file disk 8388608
+  for how in '' read-split=256K read-split=64K; do
+    serve_file disk
+    through_proxy none
+    start_nbdkit iscsi "$url" $how
+    python_client "$uri" -c '
+data = open("disk", "rb").read()
+assert h.pread(4 << 20, 0) == data[:4 << 20]
+assert h.pread(5 << 20, 3 << 20) == data[3 << 20:]
+assert h.pread(300032, 1024) == data[1024:301056]'
+    each=$((16 * 9 + 5))
+    [ "$how" != read-split=256K ] || each=$((4 * 9 + 2))
+    assert_equal "$(grep -cx 88 commands)" "$each" "$how"
+    new_target
+    random_file disk 8388608
+  done
+}

@@ -132,6 +132,9 @@ new-vmdk | hw-version=4294967297 | hw-version=4294967297: must be
 new-vmdk | hw-version=x | hw-version=x: must be
 new-vmdk | hw-version=4x | hw-version=4x: must be
 new-vmdk | hw-version=LONG | hw-version=yyyy
+iscsi | read-split= | read-split=: must be
+iscsi | read-split=1 | read-split=1: must be from 64K
+iscsi | read-split=33M | read-split=33M: must be from 64K
 iscsi | write-split= | write-split=: must be
 iscsi | write-split=0 | write-split=0: must be
 iscsi | write-split=-1 | write-split=-1: must be

@@ -10,7 +10,6 @@
 #include "lun-internal.h"
 #include "rounding.h"
 
-#define READ_SPLIT (1 * MiB)
 #define UNMAP_MAX (1024 * MiB)  /* tgtd computes lengths in 32 bits */
 #define SAME_MAX (32 * MiB)     /* without unmapping: it writes them */
 
@@ -175,7 +174,7 @@ limit_bytes (const struct lun *lun, uint64_t blocks, uint64_t max)
 
 static void
 product_data (struct vd_ctx *ctx, struct lun *lun, struct capacity *cap,
-              uint32_t write_split)
+              const struct vd_lun_open *how)
 {
   uint8_t in[255], list[255];
   uint32_t n = product_page (ctx, lun, 0x00, list, sizeof list), len, i;
@@ -209,8 +208,8 @@ product_data (struct vd_ctx *ctx, struct lun *lun, struct capacity *cap,
   lun->info.can_trim = cap->thin && lbpu;
   lun->info.fast_zero = lun->unmap_same;
   lun->info.has_map = cap->thin;
-  lun->read_max = limit_bytes (lun, max_transfer, READ_SPLIT);
-  lun->write_max = limit_bytes (lun, max_transfer, write_split);
+  lun->read_max = limit_bytes (lun, max_transfer, how->read_split);
+  lun->write_max = limit_bytes (lun, max_transfer, how->write_split);
   lun->unmap_max = limit_bytes (lun, max_unmap, UNMAP_MAX);
   lun->same_max = limit_bytes (lun, max_same, SAME_MAX);
   lun->same_unmap_max = limit_bytes (lun, max_same, UNMAP_MAX);
@@ -234,7 +233,7 @@ vd_lun_ask (struct vd_ctx *ctx, struct lun *lun, const struct vd_lun_open *how)
   lun->info.block_size = cap.block_size;
   atomic_store (&lun->size, cap.blocks * cap.block_size);
   mode_sense (ctx, lun);
-  product_data (ctx, lun, &cap, how->write_split);
+  product_data (ctx, lun, &cap, how);
   lun->st.writable = !how->read_only && !lun->info.write_protected;
   lun->st.fixed_size = true;
   vd_debug (ctx, "%s: %s %s, %" PRIu64 " bytes in blocks of %" PRIu32

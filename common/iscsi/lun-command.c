@@ -10,7 +10,9 @@
 #include "lun-internal.h"
 #include "rounding.h"
 
-#define WINDOW 16               /* commands of one request at a time */
+/* Of one request at a time. */
+#define WINDOW 64               /* commands */
+#define WINDOW_BYTES (16 * MiB)
 
 static const char *
 what_text (enum vd_scsi what)
@@ -117,10 +119,11 @@ vd_lun_transfer (struct vd_ctx *ctx, struct lun *lun, enum vd_scsi what,
   struct vd_scsi_cmd cmds[WINDOW];
 
   while (len > 0) {
+    uint64_t bytes = 0;
     unsigned n, i;
     bool again = false;
 
-    for (n = 0; n < WINDOW && len > 0; n++) {
+    for (n = 0; n < WINDOW && bytes < WINDOW_BYTES && len > 0; n++) {
       uint32_t part = min_u64 (len, max);
 
       cmds[n] = (struct vd_scsi_cmd) {
@@ -132,6 +135,7 @@ vd_lun_transfer (struct vd_ctx *ctx, struct lun *lun, enum vd_scsi what,
         .fua = fua,
         .ten = atomic_load_explicit (&lun->use_ten, memory_order_relaxed),
       };
+      bytes += part;
       buf += part;
       offset += part;
       len -= part;

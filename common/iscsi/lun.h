@@ -23,7 +23,7 @@ struct vd_lun_open {
   unsigned timeout_ms;          /* of a request, reconnections included */
   unsigned keepalive_ms;        /* ping an idle target; 0: never */
   unsigned sessions;            /* >= 1 */
-  uint32_t write_split;         /* largest write command */
+  uint32_t read_split, write_split;     /* largest commands, in bytes */
   bool read_only;
   bool gather;                  /* the threads may be moved, see gather.h */
   vd_log_fn log;
@@ -33,6 +33,10 @@ struct vd_lun_open {
 
 #define VD_LUN_TIMEOUT_MS 10000
 #define VD_LUN_KEEPALIVE_MS 5000
+/* Pieces of a read are under way together; the target's threads then share
+ * them, and the first data comes sooner.
+ */
+#define VD_LUN_READ_SPLIT (64 * 1024)
 #define VD_LUN_WRITE_SPLIT (1024 * 1024)
 #define VD_LUN_MAX_SESSIONS 16
 

@@ -32,6 +32,7 @@ static struct vd_lun_open how = {
   .timeout_ms = VD_LUN_TIMEOUT_MS,
   .keepalive_ms = VD_LUN_KEEPALIVE_MS,
   .sessions = 1,
+  .read_split = VD_LUN_READ_SPLIT,
   .write_split = VD_LUN_WRITE_SPLIT,
   .gather = true,
   .log = log_line,
@@ -127,7 +128,7 @@ parse_time (const char *key, const char *value, unsigned min, unsigned *ret)
 }
 
 static int
-parse_write_split (const char *key, const char *value)
+parse_split (uint32_t *ret, const char *key, const char *value)
 {
   uint64_t size;
 
@@ -137,7 +138,7 @@ parse_write_split (const char *key, const char *value)
     nbdkit_error ("%s=%s: must be from 64K to 32M", key, value);
     return -1;
   }
-  how.write_split = size;
+  *ret = size;
   return 0;
 }
 
@@ -178,7 +179,9 @@ config (const char *key, const char *value)
     return -1;
   }
   if (strcmp (key, "write-split") == 0)
-    return parse_write_split (key, value);
+    return parse_split (&how.write_split, key, value);
+  if (strcmp (key, "read-split") == 0)
+    return parse_split (&how.read_split, key, value);
   if (strcmp (key, "timeout") == 0)
     return parse_time (key, value, 500, &how.timeout_ms);
   if (strcmp (key, "keepalive") == 0)
@@ -261,6 +264,7 @@ iscsi_config_complete (void)
   "                          Checksums of headers (none-crc32c).\n"           \
   "timeout=SECONDS           A request fails after so long (10).\n"           \
   "keepalive=SECONDS         Ping an idle target so often; 0: never (5).\n"   \
+  "read-split=SIZE           Largest single read (64K).\n"                    \
   "write-split=SIZE          Largest single write (1M).\n"                    \
   "sessions=N                Log in so many times (1).\n"                     \
   "gather=true|false         Keep the threads on one processor as long as\n"  \

@@ -158,7 +158,7 @@ test_threads (void **state)
   struct vd_lun_open how = {
     .address = VD_ISCSI_ADDRESS_INIT, .timeout_ms = 20000,
     .keepalive_ms = 100, .sessions = 2, .write_split = VD_LUN_WRITE_SPLIT,
-    .gather = true,
+    .read_split = VD_LUN_READ_SPLIT, .gather = true,
   };
   struct vd_store *st;
   UNIT_CTX (ctx);
