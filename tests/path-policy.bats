@@ -70,7 +70,7 @@ same_as () {
   [[ $output != *'is not in'* ]]
   same_as images/flat.raw allow-paths=images
   describe /etc/passwd
-  refused '/etc/passwd: .*allow-paths=' /etc/passwd
+  refused '/etc/passwd: .*allow-paths=' secret/secret.raw
 }
 
 @test "a name with .." {
@@ -92,7 +92,7 @@ same_as () {
   ln -s "$PWD/secret/secret.raw" images/absolute.raw
   ln -s ../secret/secret.raw images/relative.raw
   ln -s ../secret images/folder
-  ln -s /proc/self/root/etc/passwd images/magic.raw
+  ln -s /proc/self/cwd/secret/secret.raw images/magic.raw
   describe absolute.raw
   refused 'absolute\.raw: .*is not in its folder.*allow-paths=' \
     secret/secret.raw

@@ -6,6 +6,7 @@
 
 load lib/common
 load lib/manners
+load lib/completions
 
 @test "the help and the manual of the diff filter list the same parameters" {
   [ "$(manual_keys filters/diff/nbdkit-diff-filter.pod | wc -l)" -ge 10 ]
@@ -21,23 +22,6 @@ load lib/manners
 
 @test "only what nbdkit needs is visible of the filter" {
   [ "$(symbols "$FILTER_DIFF")" = filter_init ]
-}
-
-# complete_words WORDS...: what TAB offers at the end of the last word.  nbdkit finds
-# our modules by name only where they are installed: give the files.
-complete_words () {
-  # shellcheck disable=SC2016
-  bash -c '
-    source "$1"
-    shift
-    COMP_WORDS=("$@")
-    COMP_CWORD=$(($# - 1))
-    COMPREPLY=()
-    compopt () { :; }
-    _vdkit_nbdkit_own () { COMPREPLY=(own); }
-    _vdkit_nbdkit
-    printf "%s\n" "${COMPREPLY[@]}"
-  ' bash "$top_srcdir/plugins/completions/nbdkit-vdkit" "$@" | sort | xargs
 }
 
 @test "TAB completes the values of the diff filter" {

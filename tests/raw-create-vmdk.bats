@@ -5,6 +5,7 @@
 load lib/common
 load lib/diskfull
 load lib/raw-disk
+load lib/completions
 
 teardown () {
   common_teardown
@@ -220,9 +221,7 @@ h.flush()
   serve vmdk new.vmdk raw-disk=allow -- '$NBDSH -u "$uri" -c "
 h.pwrite(b\"P\" * 512, 2048 * 512)
 h.flush()"'
-  printf 'P%.0s' {1..512} |
-    dd of=before.raw bs=512 seek=2048 conv=notrunc status=none
-  cmp disk.raw before.raw
+  only_p_at 2048
 }
 
 @test "boot-sector= changes the code in the copy, and nothing else" {
@@ -272,10 +271,7 @@ h.flush()"'
 h.pwrite(b\"T\" * 512, 0)
 h.pwrite(b\"P\" * 512, 49152 * 512)
 h.flush()"'
-  printf 'P%.0s' {1..512} |
-    dd of=before.raw bs=512 seek=49152 conv=notrunc status=none
-  sync disk.raw
-  cmp disk.raw before.raw
+  only_p_at 49152
 }
 
 @test "sectors of 4 KiB: MBR and GPT" {
@@ -305,13 +301,7 @@ RW 40 FLAT "new-pt.vmdk" 2048
 END
 )"
   done
-  partition "$device" -W always <<'END'
-label: dos
-1 : start=256, size=1024
-2 : start=2048, size=8192, type=5
-5 : start=2304, size=1024
-6 : start=4096, size=1024
-END
+  mbr_of_4k_sectors "$device" -W always
   rm -f new*
   describe new.vmdk "$device" 1,6
   assert_equal "$(extents_of new.vmdk)" "$(sed "s|DISK|$device|" <<'END'
@@ -383,10 +373,7 @@ END
   serve vmdk new.vmdk raw-disk=allow write=require -- '$NBDSH -u "$uri" -c "
 h.pwrite(b\"P\" * 512, 10239 * 512)
 h.flush()"'
-  printf 'P%.0s' {1..512} |
-    dd of=before.raw bs=512 seek=10239 conv=notrunc status=none
-  sync disk.raw
-  cmp disk.raw before.raw
+  only_p_at 10239
 
   # By a link, as udev makes them; that of the partition too, or not.
   rm new*
@@ -665,21 +652,6 @@ f.write(bytes.fromhex("".join(sys.argv[2:])))' "$@"
     create=partitioned-device device=disk.raw partitions=1 raw-disk=allow
   stop_nbdkit
   describe new.vmdk disk.raw 1
-}
-
-# complete_words WORDS...: what TAB offers at the end of the last word.
-complete_words () {
-  # shellcheck disable=SC2016
-  bash -c '
-    source "$1"
-    shift
-    COMP_WORDS=("$@")
-    COMP_CWORD=$(($# - 1))
-    COMPREPLY=()
-    compopt () { :; }
-    _vdkit_nbdkit
-    printf "%s\n" "${COMPREPLY[@]}"
-  ' bash "$top_srcdir/plugins/completions/nbdkit-vdkit" "$@" | sort | xargs
 }
 
 @test "TAB completes device=, raw-disk=, boot-sector= and the variants" {

@@ -28,13 +28,12 @@ static int
 check_allowed (struct vd_ctx *ctx, struct vd_folder *folder,
                const struct vd_raw *raw, const char *path)
 {
-  const struct vd_policy *p = raw->policy;
   struct vd_ctx quiet;
   struct stat sb;
   int r = -EACCES;
 
   vd_ctx_init (&quiet, NULL);
-  if (p && (p->any_raw_disk || (p->raw_disks && p->raw_disks[0])))
+  if (vd_policy_has_raw_disks (raw->policy))
     r = vd_folder_stat (&quiet, folder, path, true, &sb);
   if (r == -EACCES)
     return vd_error (ctx, EACCES, "device=%s: a disk of the host is only "

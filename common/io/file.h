@@ -58,8 +58,9 @@ extern int vd_file_fd (const struct vd_store *st);
 /* Open for writing what st (from vd_file_open or vd_lazy_open, read-only) has
  * open: the same inode, whatever the name means now.  The writer's lock bytes
  * are taken on the new store before those of st are given up, so no other
- * writer gets in between.  On success st stays open without a lock, and the caller closes it
- * when no reader uses it any more; on failure st has its lock back.
+ * writer gets in between.  On success st stays open without a lock, and the
+ * caller closes it when no reader uses it any more; on failure st has its lock
+ * back.
  * Errors as vd_file_open; -ENOTSUP: st is no local file.
  */
 extern int vd_file_reopen_write (struct vd_ctx *ctx, struct vd_store *st,

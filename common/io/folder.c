@@ -426,7 +426,7 @@ find_raw_disk (const struct local *l, const char *name)
   struct stat sb;
   int fd;
 
-  if (!policy || (!policy->any_raw_disk && (!d || !*d))) {
+  if (!vd_policy_has_raw_disks (policy)) {
     errno = EXDEV;
     return -1;
   }

@@ -25,6 +25,14 @@ struct vd_policy {
                                            members above say */
 };
 
+/* May an image name any disk of the host at all?  policy may be NULL. */
+static inline bool
+vd_policy_has_raw_disks (const struct vd_policy *policy)
+{
+  return policy && (policy->any_raw_disk ||
+                    (policy->raw_disks && policy->raw_disks[0]));
+}
+
 struct vd_folder;
 
 struct vd_folder_ops {

@@ -61,8 +61,6 @@ vd_gather_decide (struct vd_gather *g, int64_t now, int64_t used_us, int cpu)
 /* nbdkit's threads are those of the process, not of a session. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct vd_gather gather = { .home = VD_GATHER_ANYWHERE };
-static _Atomic int64_t next_look;
-static _Atomic int home = VD_GATHER_ANYWHERE;
 
 /* What this thread was told last. */
 static _Thread_local bool was_told;
@@ -76,13 +74,10 @@ look (int64_t now)
   if (pthread_mutex_trylock (&lock) != 0)
     return;
   if (now >= gather.next
-      && clock_gettime (CLOCK_PROCESS_CPUTIME_ID, &t) == 0) {
+      && clock_gettime (CLOCK_PROCESS_CPUTIME_ID, &t) == 0)
     vd_gather_decide (&gather, now,
                       (int64_t) t.tv_sec * 1000000 + t.tv_nsec / 1000,
                       sched_getcpu ());
-    atomic_store (&next_look, gather.next);
-    atomic_store (&home, gather.home);
-  }
   pthread_mutex_unlock (&lock);
 }
 
@@ -113,9 +108,9 @@ vd_iscsi_gather (int64_t now)
 {
   int to;
 
-  if (now >= atomic_load_explicit (&next_look, memory_order_relaxed))
+  if (now >= atomic_load_explicit (&gather.next, memory_order_relaxed))
     look (now);
-  to = atomic_load_explicit (&home, memory_order_relaxed);
+  to = atomic_load_explicit (&gather.home, memory_order_relaxed);
   if (was_told && to == told)
     return;
   was_told = true;

@@ -21,8 +21,9 @@
  * milliseconds that starts above 0, CPU time is in microseconds.
  */
 struct vd_gather {
-  int home;                     /* the processor, or VD_GATHER_ANYWHERE */
-  int64_t next;                 /* when to decide again */
+  /* These two are read without a lock. */
+  _Atomic int home;             /* the processor, or VD_GATHER_ANYWHERE */
+  _Atomic int64_t next;         /* when to decide again */
   int64_t last, used;           /* when it was done last, and used_us then */
   int64_t since;                /* of home */
   int64_t away;                 /* how long, the last time one was too little */

@@ -507,6 +507,32 @@ write_descriptor (struct vd_ctx *ctx, struct vd_store *store,
   return vd_store_sync (ctx, store);
 }
 
+/* What an image of several files ends with: made of them are there, and durable
+ * but for their names.  r < 0: something went wrong, undo.
+ */
+static int
+finish (struct vd_ctx *ctx, struct vd_store *store, struct vd_folder *folder,
+        const char *text, size_t len, const struct vmdk_extent_line *files,
+        size_t made, int r)
+{
+  struct vd_ctx quiet;
+
+  /* The descriptor names only what is there, also after a crash. */
+  if (r == 0 && made > 0)
+    r = vd_folder_sync (ctx, folder);
+  if (r == 0)
+    r = write_descriptor (ctx, store, text, len);
+  /* Our caller does so, but then nobody knows of the files any more. */
+  if (r == 0)
+    r = vd_folder_sync (ctx, folder);
+  if (r < 0) {
+    vd_ctx_init (&quiet, NULL);
+    while (made > 0)
+      vd_folder_remove (&quiet, folder, files[--made].name);
+  }
+  return r;
+}
+
 static int
 create_multiple (struct vd_ctx *ctx, struct vd_store *store,
                  struct vd_folder *folder, const char *name,
@@ -540,22 +566,7 @@ create_multiple (struct vd_ctx *ctx, struct vd_store *store,
     r = create_extent (ctx, extent, p->v, extents[i].sectors);
     vd_store_close (extent);
   }
-  /* The descriptor names only what is there, also after a crash. */
-  if (r == 0)
-    r = vd_folder_sync (ctx, folder);
-  if (r == 0)
-    r = write_descriptor (ctx, store, text, len);
-  /* Our caller does so, but then nobody knows of the extents any more. */
-  if (r == 0)
-    r = vd_folder_sync (ctx, folder);
-
-  if (r < 0) {
-    struct vd_ctx quiet;
-
-    vd_ctx_init (&quiet, NULL);
-    while (made > 0)
-      vd_folder_remove (&quiet, folder, extents[--made].name);
-  }
+  r = finish (ctx, store, folder, text, len, extents, made, r);
   for (i = 0; extents && i < p->nextents; ++i)
     free (extents[i].name);
   free (extents);
@@ -565,37 +576,16 @@ create_multiple (struct vd_ctx *ctx, struct vd_store *store,
 /* ---- a disk of the host ------------------------------------------------ */
 
 static int
-create_overlay (struct vd_ctx *ctx, struct vd_folder *folder,
-                const char *overlay, const struct vd_raw *raw,
-                const struct vmdk_raw_layout *layout)
-{
-  struct vd_store *extent;
-  struct vd_ctx quiet;
-  int r;
-
-  r = vd_folder_create (ctx, folder, overlay, &extent);
-  if (r < 0)
-    return r;
-  r = vmdk_raw_copy (ctx, raw, layout, extent);
-  vd_store_close (extent);
-  if (r == 0)
-    r = vd_folder_sync (ctx, folder);
-  if (r < 0) {
-    vd_ctx_init (&quiet, NULL);
-    vd_folder_remove (&quiet, folder, overlay);
-  }
-  return r;
-}
-
-static int
 create_disk (struct vd_ctx *ctx, struct vd_store *store,
              struct vd_folder *folder, const char *name,
              struct plan *p, const struct vd_create *how)
 {
   CLEANUP_FREE char *overlay = extent_name (p->v, name, 0);
   CLEANUP_FREE char *text = NULL;
+  const struct vmdk_extent_line file = { .name = overlay };
   struct vmdk_raw_layout layout;
-  size_t len;
+  struct vd_store *extent;
+  size_t made = 0, len;
   int r;
 
   if (!overlay)
@@ -605,22 +595,16 @@ create_disk (struct vd_ctx *ctx, struct vd_store *store,
     return r;
   p->nextents = layout.nextents;
   r = make_descriptor (ctx, store->name, p, how, layout.extents, &text, &len);
-  if (r == 0 && p->v->partitions)
-    r = create_overlay (ctx, folder, overlay, how->raw, &layout);
-  vmdk_raw_layout_free (&layout);
-  if (r < 0)
-    return r;
-
-  r = write_descriptor (ctx, store, text, len);
-  if (r == 0)
-    r = vd_folder_sync (ctx, folder);   /* as above */
-  if (r < 0 && p->v->partitions) {
-    struct vd_ctx quiet;
-
-    vd_ctx_init (&quiet, NULL);
-    vd_folder_remove (&quiet, folder, overlay);
+  if (r == 0 && p->v->partitions) {
+    r = vd_folder_create (ctx, folder, overlay, &extent);
+    if (r == 0) {
+      made = 1;
+      r = vmdk_raw_copy (ctx, how->raw, &layout, extent);
+      vd_store_close (extent);
+    }
   }
-  return r;
+  vmdk_raw_layout_free (&layout);
+  return finish (ctx, store, folder, text, len, &file, made, r);
 }
 
 int

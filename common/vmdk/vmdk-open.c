@@ -344,14 +344,6 @@ static const struct vmdk_extent_ops new_stream_ops = {
   .close = new_stream_close,
 };
 
-static bool
-is_raw_allowed (const struct vd_image *image)
-{
-  const struct vd_policy *p = image->folder ? image->folder->policy : NULL;
-
-  return p && (p->any_raw_disk || (p->raw_disks && p->raw_disks[0]));
-}
-
 /* Do all files stay open?  Those that are written must, for their locks
  * (rules 4); with too many the others are opened when they are read.
  */
@@ -424,7 +416,8 @@ open_extents (struct vd_ctx *ctx, struct vd_image *image)
   if (n == 0)
     return vd_error (ctx, EIO, "%s: the descriptor names no extents",
                      image->name);
-  if (is_device_type (vmdk) && !is_raw_allowed (image))
+  if (is_device_type (vmdk) &&
+      !vd_policy_has_raw_disks (image->folder ? image->folder->policy : NULL))
     return vd_error (ctx, EACCES, "%s: its createType is %s, a description "
                      "of a disk of the host; allow it with raw-disk=DEVICE "
                      "or raw-disk=allow", image->name,

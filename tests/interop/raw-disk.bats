@@ -135,13 +135,7 @@ same_data () {
   requires_peers
   truncate -s 64M disk.raw
   loop disk.raw -b 4096
-  partition "$device" <<'END'
-label: dos
-1 : start=256, size=1024
-2 : start=2048, size=8192, type=5
-5 : start=2304, size=1024
-6 : start=4096, size=1024
-END
+  mbr_of_4k_sectors "$device"
   node_in "$peers_dir"
   describe "$peers_dir/ours.vmdk" "$node" 1,6
   for_peer ours.vmdk

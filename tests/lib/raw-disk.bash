@@ -91,6 +91,25 @@ label-id: 6ECB78AC-0000-4000-8000-000000000001
 END
 }
 
+# mbr_of_4k_sectors DEVICE [OPTION...]: 1, and 5 and 6 in the extended 2.
+mbr_of_4k_sectors () {
+  partition "$@" <<'END'
+label: dos
+1 : start=256, size=1024
+2 : start=2048, size=8192, type=5
+5 : start=2304, size=1024
+6 : start=4096, size=1024
+END
+}
+
+# only_p_at SECTOR: it is full of "P", all else in disk.raw is as in before.raw.
+only_p_at () {
+  printf 'P%.0s' {1..512} |
+    dd of=before.raw bs=512 seek="$1" conv=notrunc status=none
+  sync disk.raw
+  cmp disk.raw before.raw
+}
+
 # describe NEW DISK PARTITIONS [PARAMETER...]: create=partitioned-device
 describe () {
   local new=$1 disk=$2 partitions=$3
