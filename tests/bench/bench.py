@@ -28,15 +28,17 @@ Command = collections.namedtuple('Command', 'form argv image', defaults=[None])
 # Speed of ours / speed of the peer must reach target; None: only shown.
 # image is a name (make_NAME of a topic) or the size of a fresh one for each
 # run.  Where ours has several variants (extra parameters), the best one counts.
-# cpu: what the ratio of the CPU time must reach, if it is not target.
+# cpu: what the ratio of the CPU time must reach, if it is not target.  memory:
+# the images are in memory if there is room, as the disk would be most of what
+# is measured.
 Line = collections.namedtuple(
-    'Line', 'name what target work image peer ours server cpu')
+    'Line', 'name what target work image peer ours server cpu memory')
 
 
 def line(name, what, target, work, image, peer, ours=('',), server='vdkit',
-         cpu=None):
+         cpu=None, memory=False):
     return Line(name, what, target, work, image, peer, ours, server,
-                target if cpu is None else cpu)
+                target if cpu is None else cpu, memory)
 
 
 class Bench:

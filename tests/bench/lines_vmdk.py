@@ -55,7 +55,7 @@ def lines(z):
         ours('sparse-rand-qemu', '4k random reads',
              1.40, randread, 'full'),
         ours('sparse-write-qemu', '4k random writes, allocated',
-             5.00, randwrite, 'rewritten'),
+             5.00, randwrite, 'rewritten', memory=True),
     ]
 
     # By many threads at once: what is gained in time is not gained in CPU.
