@@ -546,9 +546,9 @@ wait_for (struct vd_iscsi_session *s, struct vd_scsi_group *g, bool leading)
   }
 }
 
-/* Let others submit before what there is is sent, all in one go: a send costs
- * more than anything else that we do for a small request.  Whoever comes back
- * first sends for all.
+/* Let others submit before what there is is sent, so that whoever comes back
+ * first does it for all: the lock is taken and the target woken once.  (Each
+ * command is still a send of its own, by libiscsi.)
  */
 static void
 let_others_submit (struct vd_iscsi_session *s, int64_t now)
