@@ -90,12 +90,25 @@ class Server:
             return f.read()[-2000:]
 
 
+def machine_seconds():
+    """How long all processors together were in each state so far, in the order
+    of proc(5): user, nice, system, idle, iowait, irq, softirq, steal.
+    """
+    with open('/proc/stat', encoding='ascii') as f:
+        return [int(x) / os.sysconf('SC_CLK_TCK')
+                for x in f.readline().split()[1:9]]
+
+
 def busy_seconds():
     """CPU seconds that the whole machine has spent."""
-    with open('/proc/stat', encoding='ascii') as f:
-        fields = [int(x) for x in f.readline().split()[1:9]]
+    seconds = machine_seconds()
     # Not idle and iowait.
-    return (sum(fields) - fields[3] - fields[4]) / os.sysconf('SC_CLK_TCK')
+    return sum(seconds) - seconds[3] - seconds[4]
+
+
+def stolen_seconds():
+    """What the host of a virtual machine has kept from all its processors."""
+    return machine_seconds()[7]
 
 
 def children_seconds():
