@@ -149,6 +149,8 @@ iscsi | sessions=LONG | sessions=yyyy
 iscsi | gather= | gather
 iscsi | gather=2 | gather
 iscsi | gather=perhaps | gather.*perhaps
+iscsi | coalesce= | coalesce
+iscsi | coalesce=perhaps | coalesce.*perhaps
 iscsi | timeout= | timeout: '' is not a time
 iscsi | timeout=0 | timeout: '0' is not a time
 iscsi | timeout=-1 | timeout: '-1' is not a time

@@ -169,6 +169,7 @@ vd_lun_open (struct vd_ctx *ctx, const struct vd_lun_open *how,
   lun->settings.timeout_ms = how->timeout_ms;
   lun->settings.keepalive_ms = how->keepalive_ms;
   lun->settings.gather = how->gather;
+  lun->settings.coalesce = how->coalesce;
   lun->settings.log_level = how->log_level;
   lun->settings.lib_log = how->lib_log;
   r = vd_iscsi_address_copy (&how->address, &lun->settings.address);

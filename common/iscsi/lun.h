@@ -26,6 +26,7 @@ struct vd_lun_open {
   uint32_t read_split, write_split;     /* largest commands, in bytes */
   bool read_only;
   bool gather;                  /* the threads may be moved, see gather.h */
+  bool coalesce;                /* answers may be, see coalesce.h */
   vd_log_fn log;
   int log_level;                /* libiscsi's own messages, 0 (none) to 10 */
   void (*lib_log) (int level, const char *text);

@@ -24,7 +24,7 @@
 #include "connect.h"
 #include "gather.h"
 #include "rounding.h"
-#include "session.h"
+#include "session-private.h"
 
 /* Bits of a group's word. */
 #define LEAD 1u                 /* this one has the lead, or is given it */
@@ -36,54 +36,12 @@
 #define SLOW_MS 60000           /* a living target may take so long for some */
 #define YIELD_LIMIT_MS 3        /* others do more than what we wait for */
 #define YIELD_PAUSE_MS 1000
-#define BACKOFF_FIRST_MS 100
-#define BACKOFF_MAX_MS 2000
-#define BACKOFF_IDLE_MS 10000   /* when nobody waits */
-
-struct list {
-  struct vd_scsi_cmd *first, *last;
-};
-
-struct vd_iscsi_session {
-  const struct vd_iscsi_settings *settings;
-  uint32_t isid;
-  unsigned index;
-
-  /* Commands on their way in, last first. */
-  _Atomic (struct vd_scsi_cmd *) submitted;
-  _Atomic unsigned running;     /* threads in vd_iscsi_run */
-  _Atomic int64_t no_yield;     /* until then */
-
-  pthread_mutex_t lock;         /* for all down to "the thread" */
-  struct iscsi_context *ctx;    /* NULL: not connected */
-  bool broken;                  /* to be torn down outside callbacks */
-  bool tearing;                 /* callbacks tell of that */
-  bool has_lead;
-  bool polls_out;               /* who has the lead waits for room to write */
-  unsigned generation;          /* of ctx */
-  bool pinged;                  /* and nothing heard since */
-  int64_t heard, ping_sent;     /* when */
-  struct list waiting;          /* not sent, or to be sent again */
-  struct list flying;           /* sent */
-  struct vd_scsi_group *finished; /* to be told after the lock is released */
-  uint32_t block_size;
-  char last_error[512];
-
-  int lead_kick;                /* eventfd: the leader should look again */
-
-  /* The thread. */
-  pthread_t thread;
-  int thread_kick;              /* eventfd */
-  _Atomic bool stop;
-  pthread_mutex_t open_lock;
-  pthread_cond_t open_cond;
-  bool opened, open_failed;     /* under open_lock */
-};
+#define COALESCE_LEVEL 2        /* of messages, as libiscsi counts */
 
 /* ---- small things ------------------------------------------------------ */
 
 static void
-append (struct list *l, struct vd_scsi_cmd *c)
+append (struct vd_scsi_list *l, struct vd_scsi_cmd *c)
 {
   c->prev = l->last;
   c->next = NULL;
@@ -92,23 +50,23 @@ append (struct list *l, struct vd_scsi_cmd *c)
 }
 
 static void
-take (struct list *l, struct vd_scsi_cmd *c)
+take (struct vd_scsi_list *l, struct vd_scsi_cmd *c)
 {
   *(c->prev ? &c->prev->next : &l->first) = c->next;
   *(c->next ? &c->next->prev : &l->last) = c->prev;
   c->prev = c->next = NULL;
 }
 
-static void
-kick (int fd)
+void
+vd_iscsi_kick (int fd)
 {
   const uint64_t one = 1;
 
   (void) !write (fd, &one, sizeof one);
 }
 
-static void
-swallow (int fd)
+void
+vd_iscsi_swallow (int fd)
 {
   uint64_t n;
 
@@ -199,7 +157,7 @@ decide (struct vd_iscsi_session *s, struct vd_scsi_cmd *c)
       c->not_before = now + (8 << min_u64 (c->tries - 1, 7))
         + ((uintptr_t) c >> 6) % 8;
       append (&s->waiting, c);
-      kick (s->thread_kick);
+      vd_iscsi_kick (s->thread_kick);
       return;
     }
     break;
@@ -224,6 +182,7 @@ command_done (struct iscsi_context *ctx, int status, void *data, void *opaque)
   if (task == NULL)
     return;
   c->task = NULL;
+  s->answers++;
   if (s->tearing || status == SCSI_STATUS_CANCELLED
       || status == SCSI_STATUS_ERROR || status == SCSI_STATUS_TIMEOUT) {
     /* It stays among those that are flying, and will be sent again. */
@@ -247,19 +206,6 @@ command_done (struct iscsi_context *ctx, int status, void *data, void *opaque)
   }
   scsi_free_scsi_task (task);
   decide (s, c);
-}
-
-static void
-ping_done (struct iscsi_context *ctx, int status, void *data, void *opaque)
-{
-  struct vd_iscsi_session *s = opaque;
-
-  (void) ctx;
-  (void) data;
-  if (status != SCSI_STATUS_GOOD)
-    return;
-  s->heard = vd_iscsi_now ();
-  s->pinged = false;
 }
 
 /* ---- with the lock: sending -------------------------------------------- */
@@ -360,9 +306,8 @@ send_waiting (struct vd_iscsi_session *s)
     s->broken = true;
 }
 
-/* Move what was submitted to the end of what waits, in order. */
-static void
-collect (struct vd_iscsi_session *s)
+void
+vd_iscsi_session_collect (struct vd_iscsi_session *s)
 {
   struct vd_scsi_cmd *c, *next, *reversed = NULL;
 
@@ -372,16 +317,15 @@ collect (struct vd_iscsi_session *s)
     reversed = c;
   }
   if (reversed && s->ctx == NULL)
-    kick (s->thread_kick);
+    vd_iscsi_kick (s->thread_kick);
   for (c = reversed; c; c = next) {
     next = c->next;
     append (&s->waiting, c);
   }
 }
 
-/* Give up a connection.  What was on its way waits for the next one. */
-static void
-tear_down (struct vd_iscsi_session *s)
+void
+vd_iscsi_session_tear_down (struct vd_iscsi_session *s)
 {
   struct iscsi_context *ctx = s->ctx;
   struct vd_scsi_cmd *c;
@@ -409,8 +353,8 @@ tear_down (struct vd_iscsi_session *s)
     *(c->next ? &c->next->prev : &s->waiting.last) = c;
     s->waiting.first = c;
   }
-  kick (s->lead_kick);
-  kick (s->thread_kick);
+  vd_iscsi_kick (s->lead_kick);
+  vd_iscsi_kick (s->thread_kick);
 }
 
 /* Somebody must look at the socket if anything is on its way. */
@@ -432,18 +376,17 @@ appoint (struct vd_iscsi_session *s)
   return NULL;
 }
 
-/* Do what can be done now; revents of the socket, or 0. */
-static void
-work (struct vd_iscsi_session *s, int revents)
+void
+vd_iscsi_session_work (struct vd_iscsi_session *s, int revents)
 {
   if (revents && s->ctx && !s->broken
       && (iscsi_service (s->ctx, revents) < 0
           || (revents & (POLLERR | POLLHUP | POLLNVAL))))
     s->broken = true;
-  collect (s);
+  vd_iscsi_session_collect (s);
   send_waiting (s);
   if (s->broken)
-    tear_down (s);
+    vd_iscsi_session_tear_down (s);
 }
 
 static bool
@@ -452,12 +395,9 @@ wants_to_write (struct vd_iscsi_session *s)
   return s->ctx && (iscsi_which_events (s->ctx) & POLLOUT);
 }
 
-/* Release the lock, tell who is done, and look after what came meanwhile: who
- * submits and finds the lock taken relies on that.  Returns whether the caller
- * has the lead; for may be NULL.
- */
-static bool
-release (struct vd_iscsi_session *s, struct vd_scsi_group *want)
+bool
+vd_iscsi_session_release (struct vd_iscsi_session *s,
+                          struct vd_scsi_group *want)
 {
   bool lead = false;
 
@@ -471,7 +411,7 @@ release (struct vd_iscsi_session *s, struct vd_scsi_group *want)
     leader = appoint (s);
     /* Who polls does not know that the socket is full. */
     if (s->has_lead && !leader && !lead && !s->polls_out && wants_to_write (s))
-      kick (s->lead_kick);
+      vd_iscsi_kick (s->lead_kick);
     /* The leader does not go before it is told to: DONE comes from here. */
     if (leader)
       tell (leader, LEAD);
@@ -483,11 +423,109 @@ release (struct vd_iscsi_session *s, struct vd_scsi_group *want)
     if (atomic_load (&s->submitted) == NULL
         || pthread_mutex_trylock (&s->lock) != 0)
       return lead;
-    work (s, 0);
+    vd_iscsi_session_work (s, 0);
+  }
+}
+
+/* ---- with the lock: time limits ---------------------------------------- */
+
+/* Memory of a command that flies is libiscsi's as long as there is the
+ * connection.
+ */
+void
+vd_iscsi_session_expire (struct vd_iscsi_session *s, int64_t now)
+{
+  const int64_t limit = s->settings->timeout_ms;
+  struct vd_scsi_cmd *c, *next;
+  const bool alive = s->ctx && now - s->heard < limit / 2;
+
+  for (c = s->flying.first; c; c = c->next) {
+    if (slow (c) && alive && now - c->start < SLOW_MS)
+      continue;
+    if (now - c->start >= limit || now - c->sent >= limit / 2) {
+      c->stalled = c->once && (s->heard > c->sent || ++c->stalls == 2);
+      snprintf (s->last_error, sizeof s->last_error,
+                "the target did not answer a command");
+      s->broken = true;
+      break;
+    }
+  }
+  if (s->ctx && s->pinged && now - s->ping_sent >= limit / 4 + 1) {
+    snprintf (s->last_error, sizeof s->last_error,
+              "the target has not been heard of for %" PRIi64 " ms",
+              now - s->heard);
+    s->broken = true;
+  }
+  if (s->broken)
+    vd_iscsi_session_tear_down (s);
+  for (c = s->waiting.first; c; c = next) {
+    next = c->next;
+    if (now - c->start >= limit || c->stalled) {
+      take (&s->waiting, c);
+      if (c->result.status != 0)
+        finish (s, c, vd_scsi_errno (&c->result, changes (c)), false);
+      else
+        finish (s, c, EIO, true);
+    }
   }
 }
 
 /* ---- who waits --------------------------------------------------------- */
+
+static void
+decide_on_pauses (struct vd_iscsi_session *s, int64_t now, unsigned in_flight)
+{
+  const unsigned before = s->coalesce.pause;
+  char text[80];
+  struct timespec t;
+
+  if (clock_gettime (CLOCK_PROCESS_CPUTIME_ID, &t) != 0)
+    return;
+  vd_coalesce_decide (&s->coalesce, now,
+                      (int64_t) t.tv_sec * 1000000 + t.tv_nsec / 1000,
+                      s->answers, in_flight);
+  if (s->coalesce.pause == before || s->settings->log_level < COALESCE_LEVEL)
+    return;
+  if (s->coalesce.pause)
+    snprintf (text, sizeof text, "answers are taken together, every %u us",
+              s->coalesce.pause);
+  else
+    snprintf (text, sizeof text, "answers are taken as they come");
+  s->settings->lib_log (COALESCE_LEVEL, text);
+}
+
+/* With the lock: for how long answers are left to come, in microseconds. */
+static unsigned
+choose_pause (struct vd_iscsi_session *s)
+{
+  const unsigned in_flight = atomic_load (&s->running);
+  const struct vd_scsi_cmd *c = s->flying.first;
+  const int64_t now = vd_iscsi_now ();
+
+  if (!s->settings->coalesce)
+    return 0;
+  if (now >= s->coalesce.next)
+    decide_on_pauses (s, now, in_flight);
+  return in_flight >= VD_COALESCE_FLIGHT && c
+    && c->data.iov_len <= VD_COALESCE_BYTES ? s->coalesce.pause : 0;
+}
+
+/* Without the lock: wait for the socket, or, with a pause, for the end of that
+ * and then take the socket for readable.  The target's answers wake nobody
+ * meanwhile; lead_kick does.
+ */
+static bool
+wait_for_socket (struct pollfd pfd[2], unsigned pause)
+{
+  const struct timespec t = { .tv_nsec = pause * 1000L };
+
+  if (pause == 0)
+    return poll (pfd, pfd[1].events ? 2 : 1, 1000) > 0;
+  if (ppoll (pfd, 1, &t, NULL) < 0)
+    return false;
+  pfd[1].revents = POLLIN;
+  return true;
+}
 
 /* Poll for all until the group is done or the connection lost.  LEAD has been
  * cleared from the word.
@@ -495,30 +533,35 @@ release (struct vd_iscsi_session *s, struct vd_scsi_group *want)
 static void
 lead (struct vd_iscsi_session *s, struct vd_scsi_group *g)
 {
+  bool in_vain = false;         /* the last pause: nothing had come */
+
   pthread_mutex_lock (&s->lock);
   for (;;) {
     struct pollfd pfd[2] = { { .fd = s->lead_kick, .events = POLLIN } };
-    unsigned generation = s->generation;
-    int n;
+    unsigned generation = s->generation, pause;
+    uint64_t answers = s->answers;
+    bool ready;
 
     if (s->ctx == NULL || g->pending == 0) {
       s->has_lead = false;
       s->polls_out = false;
-      release (s, NULL);
+      vd_iscsi_session_release (s, NULL);
       return;
     }
     pfd[1].fd = iscsi_get_fd (s->ctx);
     pfd[1].events = iscsi_which_events (s->ctx);
-    n = pfd[1].events ? 2 : 1;
     s->polls_out = (pfd[1].events & POLLOUT) != 0;
-    release (s, NULL);
+    pause = in_vain || pfd[1].events != POLLIN ? 0 : choose_pause (s);
+    vd_iscsi_session_release (s, NULL);
 
-    n = poll (pfd, n, 1000);
-    if (n > 0 && pfd[0].revents)
-      swallow (s->lead_kick);
+    ready = wait_for_socket (pfd, pause);
+    if (ready && pfd[0].revents)
+      vd_iscsi_swallow (s->lead_kick);
     pthread_mutex_lock (&s->lock);
     /* What was polled may be another connection's descriptor by now. */
-    work (s, n > 0 && generation == s->generation ? pfd[1].revents : 0);
+    vd_iscsi_session_work (s, ready && generation == s->generation
+                           ? pfd[1].revents : 0);
+    in_vain = pause > 0 && s->answers == answers;
   }
 }
 
@@ -601,218 +644,11 @@ vd_iscsi_run (struct vd_iscsi_session *s, struct vd_scsi_cmd *cmds, unsigned n)
   let_others_submit (s, now);
   if (atomic_load (&s->submitted) != NULL
       && pthread_mutex_trylock (&s->lock) == 0) {
-    work (s, 0);
-    leading = release (s, &g);
+    vd_iscsi_session_work (s, 0);
+    leading = vd_iscsi_session_release (s, &g);
   }
   wait_for (s, &g, leading);
   atomic_fetch_sub (&s->running, 1);
-}
-
-/* ---- the thread -------------------------------------------------------- */
-
-/* With the lock: fail what has waited too long.  Memory of a command that
- * flies is libiscsi's as long as there is the connection.
- */
-static void
-expire (struct vd_iscsi_session *s, int64_t now)
-{
-  const int64_t limit = s->settings->timeout_ms;
-  struct vd_scsi_cmd *c, *next;
-  const bool alive = s->ctx && now - s->heard < limit / 2;
-
-  for (c = s->flying.first; c; c = c->next) {
-    if (slow (c) && alive && now - c->start < SLOW_MS)
-      continue;
-    if (now - c->start >= limit || now - c->sent >= limit / 2) {
-      c->stalled = c->once && (s->heard > c->sent || ++c->stalls == 2);
-      snprintf (s->last_error, sizeof s->last_error,
-                "the target did not answer a command");
-      s->broken = true;
-      break;
-    }
-  }
-  if (s->ctx && s->pinged && now - s->ping_sent >= limit / 4 + 1) {
-    snprintf (s->last_error, sizeof s->last_error,
-              "the target has not been heard of for %" PRIi64 " ms",
-              now - s->heard);
-    s->broken = true;
-  }
-  if (s->broken)
-    tear_down (s);
-  for (c = s->waiting.first; c; c = next) {
-    next = c->next;
-    if (now - c->start >= limit || c->stalled) {
-      take (&s->waiting, c);
-      if (c->result.status != 0)
-        finish (s, c, vd_scsi_errno (&c->result, changes (c)), false);
-      else
-        finish (s, c, EIO, true);
-    }
-  }
-}
-
-/* With the lock: ask whether the target is there. */
-static void
-ping (struct vd_iscsi_session *s, int64_t now)
-{
-  int64_t silence = now - s->heard;
-
-  if (s->ctx == NULL || s->pinged)
-    return;
-  if (!(s->flying.first && silence >= s->settings->timeout_ms / 4)
-      && !(s->settings->keepalive_ms && silence >= s->settings->keepalive_ms))
-    return;
-  s->pinged = true;
-  s->ping_sent = now;
-  if (iscsi_nop_out_async (s->ctx, ping_done, NULL, 0, s) != 0
-      || iscsi_service (s->ctx, POLLOUT) < 0)
-    s->broken = true;
-}
-
-/* While the thread is connecting. */
-static bool
-connecting_tick (void *opaque)
-{
-  struct vd_iscsi_session *s = opaque;
-
-  if (atomic_load (&s->stop))
-    return true;
-  pthread_mutex_lock (&s->lock);
-  collect (s);
-  expire (s, vd_iscsi_now ());
-  release (s, NULL);
-  return false;
-}
-
-/* Returns whether there is a connection now. */
-static bool
-connect_now (struct vd_iscsi_session *s)
-{
-  const unsigned limit = s->settings->timeout_ms;
-  struct vd_iscsi_connect how = {
-    .settings = s->settings, .isid = s->isid, .index = s->index,
-    .tick = connecting_tick, .opaque = s,
-  };
-  char why[512] = "";
-  struct iscsi_context *ctx;
-
-  pthread_mutex_lock (&s->lock);
-  how.expect_block_size = s->block_size;
-  release (s, NULL);
-  /* A second try must be possible before the requests give up. */
-  how.deadline = vd_iscsi_now ()
-    + (how.expect_block_size ? max_u64 (limit / 2, 1000) : limit);
-  ctx = vd_iscsi_connect (&how, why, sizeof why);
-  pthread_mutex_lock (&s->lock);
-  if (ctx) {
-    s->ctx = ctx;
-    s->generation++;
-    s->broken = false;
-    s->pinged = false;
-    s->heard = vd_iscsi_now ();
-    s->last_error[0] = '\0';
-    work (s, 0);
-  }
-  else
-    snprintf (s->last_error, sizeof s->last_error, "%s", why);
-  release (s, NULL);
-  return ctx != NULL;
-}
-
-static void
-tell_opener (struct vd_iscsi_session *s, bool connected)
-{
-  LOCK_SCOPE (&s->open_lock);
-  if (!s->opened && !s->open_failed) {
-    *(connected ? &s->opened : &s->open_failed) = true;
-    pthread_cond_signal (&s->open_cond);
-  }
-}
-
-/* With the lock: when to look again. */
-static int
-next_look (struct vd_iscsi_session *s, int64_t now)
-{
-  int64_t ms = 1000, eighth = max_u64 (s->settings->timeout_ms / 8, 10);
-  const struct vd_scsi_cmd *c;
-
-  if (s->flying.first || s->waiting.first || s->pinged)
-    ms = min_u64 (ms, eighth);
-  for (c = s->waiting.first; s->ctx && c; c = c->next)
-    if (c->not_before > 0)
-      ms = c->not_before > now ? min_u64 (ms, c->not_before - now) : 0;
-  return ms;
-}
-
-/* The work that a connection needs beside requests.  Returns when to look
- * again, in milliseconds; ret_up: there is one, ret_wanted: somebody waits.
- */
-static int
-look_after (struct vd_iscsi_session *s, bool *ret_up, bool *ret_wanted)
-{
-  int64_t now = vd_iscsi_now ();
-  int ms;
-
-  pthread_mutex_lock (&s->lock);
-  if (s->ctx && !s->has_lead) {
-    /* Pings of the target, and the end of the connection. */
-    struct pollfd pfd = { .fd = iscsi_get_fd (s->ctx), .events = POLLIN };
-
-    work (s, poll (&pfd, 1, 0) > 0 ? pfd.revents : 0);
-  }
-  else
-    work (s, 0);
-  expire (s, now);
-  ping (s, now);
-  if (s->broken)
-    tear_down (s);
-  *ret_up = s->ctx != NULL;
-  *ret_wanted = s->waiting.first != NULL;
-  ms = next_look (s, now);
-  release (s, NULL);
-  return ms;
-}
-
-static void
-pause_thread (struct vd_iscsi_session *s, int64_t ms)
-{
-  struct pollfd pfd = { .fd = s->thread_kick, .events = POLLIN };
-
-  if (poll (&pfd, 1, ms) > 0)
-    swallow (s->thread_kick);
-}
-
-static void *
-session_thread (void *opaque)
-{
-  struct vd_iscsi_session *s = opaque;
-  int64_t backoff = BACKOFF_FIRST_MS, next_try = INT64_MIN / 2;
-
-  while (!atomic_load (&s->stop)) {
-    bool up, wanted, connected;
-    int ms = look_after (s, &up, &wanted);
-    int64_t now = vd_iscsi_now ();
-
-    if (up) {
-      backoff = BACKOFF_FIRST_MS;
-      pause_thread (s, ms);
-      continue;
-    }
-    /* Longer if nobody is waiting; but who comes then is served soon. */
-    if (now < next_try + (wanted ? 0 : BACKOFF_IDLE_MS)) {
-      int64_t wait = next_try + (wanted ? 0 : BACKOFF_IDLE_MS) - now;
-
-      pause_thread (s, wanted && ms < wait ? ms : wait);
-      continue;
-    }
-    connected = connect_now (s);
-    tell_opener (s, connected);
-    if (connected)
-      continue;
-    next_try = vd_iscsi_now () + backoff;
-    backoff = min_u64 (2 * backoff, BACKOFF_MAX_MS);
-  }
-  return NULL;
 }
 
 /* ---- life -------------------------------------------------------------- */
@@ -854,7 +690,7 @@ vd_iscsi_session_open (struct vd_ctx *ctx,
     free_session (s);
     return r;
   }
-  r = pthread_create (&s->thread, NULL, session_thread, s);
+  r = pthread_create (&s->thread, NULL, vd_iscsi_session_thread, s);
   if (r != 0) {
     r = vd_error (ctx, r, "%s: a thread: %s", name, strerror (r));
     free_session (s);
@@ -883,7 +719,7 @@ vd_iscsi_session_close (struct vd_iscsi_session *s)
   if (s == NULL)
     return;
   atomic_store (&s->stop, true);
-  kick (s->thread_kick);
+  vd_iscsi_kick (s->thread_kick);
   pthread_join (s->thread, NULL);
   assert (s->flying.first == NULL && s->waiting.first == NULL);
   if (s->ctx && !s->broken)

@@ -70,7 +70,7 @@ struct vd_scsi_cmd {
   uint32_t in_len;
   struct vd_scsi_result result;
 
-  /* Private to session.c. */
+  /* Private to session*.c. */
   struct vd_scsi_group *group;
   struct vd_scsi_cmd *prev, *next;
   void *session, *task;
@@ -83,6 +83,7 @@ struct vd_iscsi_settings {
   unsigned timeout_ms;          /* of a request, reconnections included */
   unsigned keepalive_ms;        /* ping an idle target; 0: never */
   bool gather;                  /* threads that read and write, see gather.h */
+  bool coalesce;                /* answers, see coalesce.h */
   int log_level;                /* libiscsi's, 0 to 10 */
   void (*lib_log) (int level, const char *text);
 };

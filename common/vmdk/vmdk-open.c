@@ -189,104 +189,10 @@ is_type (const struct vmdk *vmdk, const char *type)
   return t && strcasecmp (t, type) == 0;
 }
 
-static bool
-is_device_type (const struct vmdk *vmdk)
+bool
+vmdk_is_device_type (const struct vmdk *vmdk)
 {
   return is_type (vmdk, "fullDevice") || is_type (vmdk, "partitionedDevice");
-}
-
-/* Is the extent to be opened for writing? */
-static bool
-wants_write (const struct vd_image *image, const struct vmdk_extent_line *line)
-{
-  return image->write && line->access == VMDK_RW;
-}
-
-/* An extent's file, as far as it is known before it is opened. */
-struct named_file {
-  struct stat sb;
-  bool write;                   /* by any of its extents */
-  bool device;
-  struct vd_store *store;
-};
-
-struct files {
-  struct named_file *files;
-  size_t n;
-  uint32_t *of;                 /* extent -> file */
-};
-
-static int
-stat_extent (struct vd_ctx *ctx, struct vd_image *image,
-             const struct vmdk_extent_line *line, struct files *fs, size_t i)
-{
-  const struct vmdk *vmdk = image->priv;
-  bool flat = line->type == VMDK_FLAT || line->type == VMDK_VMFS;
-  bool device = flat && (is_device_type (vmdk) ||
-                         strncmp (line->name, "/dev/", 5) == 0);
-  struct named_file *f;
-  struct stat sb;
-  size_t j;
-  int r;
-
-  if (!image->folder)
-    return vd_error (ctx, ENOTSUP, "%s: names other files, which cannot be "
-                     "reached from here", image->name);
-  r = vd_folder_stat (ctx, image->folder, line->name, device, &sb);
-  if (r < 0)
-    return r;
-  if (vd_file_is (image->store, &sb))
-    return vd_error (ctx, EIO, "%s: line %u names the descriptor itself as "
-                     "an extent", image->name, line->line);
-
-  for (j = fs->n; j-- > 0;)
-    if (vd_same_inode (&fs->files[j].sb, &sb))
-      break;
-  if (j == SIZE_MAX) {
-    j = fs->n++;
-    f = &fs->files[j];
-    f->sb = sb;
-  }
-  f = &fs->files[j];
-  f->write |= wants_write (image, line);
-  f->device |= device;
-  fs->of[i] = j;
-  return 0;
-}
-
-static int
-open_file (struct vd_ctx *ctx, struct vd_image *image,
-           const struct vmdk_extent_line *line, struct named_file *f)
-{
-  struct vmdk *vmdk = image->priv;
-  int r;
-
-  if (f->write) {
-    r = vmdk_check_lock_folder (ctx, image, line->name);
-    if (r < 0)
-      return r;
-  }
-  if (vmdk->lazy && !f->write)
-    r = vd_lazy_open (ctx, vmdk->lazy, line->name, f->device, &f->store);
-  else
-    r = vd_folder_open (ctx, image->folder, line->name, f->write, f->device,
-                        &image->other_writer, &f->store);
-  if (r < 0)
-    return r;
-  r = vd_image_add_store (ctx, image, f->store);
-  /* What was judged (is it another extent's, or the descriptor?) must be what
-   * is used.
-   */
-  if (r == 0 && !vd_file_is (f->store, &f->sb))
-    r = vd_error (ctx, ESTALE, "%s: was replaced by another file while the "
-                  "image was opened", f->store->name);
-  /* A server before us may have been killed: what it was told to write, and
-   * what clients that come back think is covered by their next flush, is
-   * perhaps in the page cache only (rules O13).
-   */
-  if (r == 0 && f->write)
-    r = vd_store_sync_always (ctx, f->store);
-  return r;
 }
 
 static int
@@ -344,102 +250,18 @@ static const struct vmdk_extent_ops new_stream_ops = {
   .close = new_stream_close,
 };
 
-/* Do all files stay open?  Those that are written must, for their locks
- * (rules 4); with too many the others are opened when they are read.
- */
+/* What the descriptor says of each extent. */
 static int
-count_files (struct vd_ctx *ctx, struct vd_image *image,
-             const struct files *fs)
+describe_extents (struct vd_ctx *ctx, struct vd_image *image)
 {
   struct vmdk *vmdk = image->priv;
-  size_t j, written = 0;
-
-  vmdk->limit = image->open_limit;
-  if (!vmdk->limit)
-    vmdk->limit = vd_open_limit_new (0);
-  if (!vmdk->limit)
-    return vd_error (ctx, ENOMEM, "%s: no memory", image->name);
-  for (j = 0; j < fs->n; ++j)
-    written += fs->files[j].write;
-  vmdk->kept = fs->n;
-  if (vd_open_limit_keep (vmdk->limit, fs->n, written == fs->n))
-    return 0;
-  vmdk->kept = written;
-  vd_open_limit_keep (vmdk->limit, written, true);
-  return vd_lazy_new (ctx, image->folder, vmdk->limit, &vmdk->lazy);
-}
-
-/* The file of each extent, opened once however often it is named. */
-static int
-open_files (struct vd_ctx *ctx, struct vd_image *image, struct files *fs)
-{
-  struct vmdk *vmdk = image->priv;
-  const struct vmdk_extent_line *line;
-  size_t i;
-  int r;
-
-  for (i = 0; i < vmdk->nextents; ++i) {
-    line = vmdk_descriptor_extent (vmdk->descriptor, i);
-    if (line->type == VMDK_ZERO)
-      continue;
-    r = stat_extent (ctx, image, line, fs, i);
-    if (r < 0)
-      return r;
-  }
-  r = count_files (ctx, image, fs);
-  if (r < 0)
-    return r;
-  for (i = 0; i < vmdk->nextents; ++i) {
-    struct named_file *f = &fs->files[fs->of[i]];
-
-    line = vmdk_descriptor_extent (vmdk->descriptor, i);
-    if (line->type == VMDK_ZERO || f->store)
-      continue;
-    r = open_file (ctx, image, line, f);
-    if (r < 0)
-      return r;
-  }
-  return 0;
-}
-
-static int
-open_extents (struct vd_ctx *ctx, struct vd_image *image)
-{
-  struct vmdk *vmdk = image->priv;
-  CLEANUP_FREE struct named_file *files = NULL;
-  CLEANUP_FREE uint32_t *of = NULL;
-  struct files fs = { 0 };
-  size_t i, nsparse = 0, n = vmdk_descriptor_nextents (vmdk->descriptor);
+  size_t i, nsparse = 0;
   uint64_t start = 0;
-  int r;
 
-  if (n == 0)
-    return vd_error (ctx, EIO, "%s: the descriptor names no extents",
-                     image->name);
-  if (is_device_type (vmdk) &&
-      !vd_policy_has_raw_disks (image->folder ? image->folder->policy : NULL))
-    return vd_error (ctx, EACCES, "%s: its createType is %s, a description "
-                     "of a disk of the host; allow it with raw-disk=DEVICE "
-                     "or raw-disk=allow", image->name,
-                     vmdk_descriptor_fields (vmdk->descriptor)->create_type);
-
-  fs.files = files = calloc (n, sizeof files[0]);
-  fs.of = of = calloc (n, sizeof of[0]);
-  vmdk->extents = calloc (n, sizeof vmdk->extents[0]);
-  if (!files || !of || !vmdk->extents)
-    return vd_error (ctx, ENOMEM, "%s: no memory for %zu extents",
-                     image->name, n);
-  vmdk->nextents = n;
-  if (!vmdk->descriptor_room) {
-    r = open_files (ctx, image, &fs);
-    if (r < 0)
-      return r;
-  }
-
-  for (i = 0; i < n; ++i)
+  for (i = 0; i < vmdk->nextents; ++i)
     nsparse += vmdk_descriptor_extent (vmdk->descriptor, i)->type !=
       VMDK_FLAT;
-  for (i = 0; i < n; ++i) {
+  for (i = 0; i < vmdk->nextents; ++i) {
     const struct vmdk_extent_line *line =
       vmdk_descriptor_extent (vmdk->descriptor, i);
     struct vmdk_extent *x = &vmdk->extents[i];
@@ -447,6 +269,7 @@ open_extents (struct vd_ctx *ctx, struct vd_image *image)
     x->image = image;
     x->number = i;
     x->access = line->access;
+    x->write = image->write && line->access == VMDK_RW;
     x->start = start;
     if (line->sectors > (INT64_MAX - start) / VMDK_SECTOR)
       return vd_error (ctx, EIO, "%s: line %u: the disk would be larger than "
@@ -460,20 +283,57 @@ open_extents (struct vd_ctx *ctx, struct vd_image *image)
     x->file_offset = line->offset * VMDK_SECTOR;
     x->embedded = vmdk->descriptor_room > 0;
     x->drop = image->drop_gaps && is_type (vmdk, "partitionedDevice");
-    x->store = x->embedded ? image->store :
-      line->type == VMDK_ZERO ? NULL : files[of[i]].store;
-    x->write = wants_write (image, line);
     x->table_memory = image->table_memory / max_u64 (nsparse, 1);
+  }
+  image->size = start;
+  return 0;
+}
+
+static int
+open_extents (struct vd_ctx *ctx, struct vd_image *image)
+{
+  struct vmdk *vmdk = image->priv;
+  size_t i, n = vmdk_descriptor_nextents (vmdk->descriptor);
+  int r;
+
+  if (n == 0)
+    return vd_error (ctx, EIO, "%s: the descriptor names no extents",
+                     image->name);
+  if (vmdk_is_device_type (vmdk) &&
+      !vd_policy_has_raw_disks (image->folder ? image->folder->policy : NULL))
+    return vd_error (ctx, EACCES, "%s: its createType is %s, a description "
+                     "of a disk of the host; allow it with raw-disk=DEVICE "
+                     "or raw-disk=allow", image->name,
+                     vmdk_descriptor_fields (vmdk->descriptor)->create_type);
+
+  vmdk->extents = calloc (n, sizeof vmdk->extents[0]);
+  if (!vmdk->extents)
+    return vd_error (ctx, ENOMEM, "%s: no memory for %zu extents",
+                     image->name, n);
+  vmdk->nextents = n;
+  r = describe_extents (ctx, image);
+  if (r < 0)
+    return r;
+  if (vmdk->descriptor_room)
+    vmdk->extents[0].store = image->store;
+  else {
+    r = vmdk_open_files (ctx, image);
+    if (r < 0)
+      return r;
+  }
+
+  for (i = 0; i < n; ++i) {
+    struct vmdk_extent *x = &vmdk->extents[i];
+
     if (image->front_to_back) {
       x->grain = vmdk->grain;
       x->ops = &new_stream_ops;
       continue;
     }
-    r = open_kind (ctx, x, line);
+    r = open_kind (ctx, x, vmdk_descriptor_extent (vmdk->descriptor, i));
     if (r < 0)
       return r;
   }
-  image->size = start;
   return 0;
 }
 

@@ -32,6 +32,14 @@ struct vmdk {
   struct vd_lazy *lazy;         /* the others; NULL: there are none */
 };
 
+/* vmdk-open.c: does it describe a disk of the host? */
+extern bool vmdk_is_device_type (const struct vmdk *vmdk);
+
+/* vmdk-files.c: open what the extents of a descriptor of its own name, and set
+ * their stores, which are the image's.  The extents are described already.
+ */
+extern int vmdk_open_files (struct vd_ctx *ctx, struct vd_image *image);
+
 /* vmdk-lock.c: does VMware say that it has the file of that name (as in the
  * image; NULL: the image's own) open?  -EBUSY if the image is open for
  * writing, with a message that says what to do; else a warning.

@@ -35,6 +35,7 @@ static struct vd_lun_open how = {
   .read_split = VD_LUN_READ_SPLIT,
   .write_split = VD_LUN_WRITE_SPLIT,
   .gather = true,
+  .coalesce = true,
   .log = log_line,
   .lib_log = log_library,
 };
@@ -190,6 +191,8 @@ config (const char *key, const char *value)
     return parse_number (&how.sessions, key, value, 1, VD_LUN_MAX_SESSIONS);
   if (strcmp (key, "gather") == 0)
     return parse_bool (&how.gather, key, value);
+  if (strcmp (key, "coalesce") == 0)
+    return parse_bool (&how.coalesce, key, value);
   nbdkit_error ("unknown parameter '%s'", key);
   return -1;
 }
@@ -268,7 +271,8 @@ iscsi_config_complete (void)
   "write-split=SIZE          Largest single write (1M).\n"                    \
   "sessions=N                Log in so many times (1).\n"                     \
   "gather=true|false         Keep the threads on one processor as long as\n"  \
-  "                          that is enough (true)."
+  "                          that is enough (true).\n"                        \
+  "coalesce=true|false       Under load, take answers together (true)."
 
 /* Capabilities and keys are those of VirtualBox's back end. */
 static void

@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <stdbool.h>
 
+#include "coalesce.h"
 #include "gather.h"
 #include "lun.h"
 
@@ -158,7 +159,7 @@ test_threads (void **state)
   struct vd_lun_open how = {
     .address = VD_ISCSI_ADDRESS_INIT, .timeout_ms = 20000,
     .keepalive_ms = 100, .sessions = 2, .write_split = VD_LUN_WRITE_SPLIT,
-    .read_split = VD_LUN_READ_SPLIT, .gather = true,
+    .read_split = VD_LUN_READ_SPLIT, .gather = true, .coalesce = true,
   };
   struct vd_store *st;
   UNIT_CTX (ctx);
@@ -232,10 +233,59 @@ test_gather (void **state)
   }
 }
 
+/* What a process needs, in percent of a processor, the answers in a second, and
+ * what comes of it.
+ */
+static void
+test_coalesce (void **state)
+{
+  static const struct {
+    int ms, percent, rate, in_flight, pause, next;
+  } steps[] = {
+    { 0, 0, 0, 16, 0, 100 },    /* nothing is known yet */
+    { 100, 49, 20000, 16, 0, 100 },     /* the target decides */
+    { 100, 50, 0, 16, 0, 100 }, /* others than answers cost time */
+    { 100, 50, 20000, 3, 0, 100 },      /* too few to wait for */
+    { 100, 50, 20000, 4, 56, 100 },
+    { 100, 30, 19000, 4, 56, 4000 },    /* good enough */
+    { 4000, 30, 5000, 4, 0, 100 },      /* and without? */
+    { 100, 60, 10000, 16, 300, 100 },   /* never longer */
+    { 100, 50, 9400, 16, 0, 1000 },     /* slower: no good */
+    { 1000, 60, 20000, 16, 224, 100 },
+    { 100, 50, 10000, 16, 0, 2000 },    /* no good again */
+    { 3000, 60, 20000, 16, 224, 100 },
+    { 100, 50, 10000, 16, 0, 4000 },
+    { 4000, 60, 20000, 16, 224, 100 },
+    { 100, 50, 25000, 16, 224, 4000 },
+    { 4000, 50, 25000, 16, 0, 100 },
+    { 100, 60, 20000, 16, 224, 100 },
+    { 100, 50, 10000, 16, 0, 1000 },    /* it was good: be quick again */
+    { 2001, 60, 20000, 16, 0, 100 },    /* nobody was here: begin anew */
+    { 100, 60, 20000, 16, 224, 100 },
+    { 1101, 60, 20000, 16, 0, 100 },
+  };
+  struct vd_coalesce c = { 0 };
+  int64_t now = 1000000, used = 5000000, answers = 7000;
+  size_t i;
+
+  (void) state;
+  for (i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+    now += steps[i].ms;
+    used += (int64_t) steps[i].ms * steps[i].percent * 10;
+    answers += (int64_t) steps[i].ms * steps[i].rate / 1000;
+    vd_coalesce_decide (&c, now, used, answers, steps[i].in_flight);
+    if ((int) c.pause != steps[i].pause)
+      fail_msg ("step %zu: pause is %u, not %d", i, c.pause, steps[i].pause);
+    if (c.next - now != steps[i].next)
+      fail_msg ("step %zu: next is in %d", i, (int) (c.next - now));
+  }
+}
+
 int
 main (void)
 {
   const struct CMUnitTest tests[] = {
+    cmocka_unit_test (test_coalesce),
     cmocka_unit_test (test_gather),
     cmocka_unit_test (test_portal),
     cmocka_unit_test (test_url),
