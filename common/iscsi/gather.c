@@ -7,9 +7,9 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
+#include "connect.h"
 #include "gather.h"
 #include "rounding.h"
 
@@ -69,15 +69,12 @@ static _Thread_local int told;
 static void
 look (int64_t now)
 {
-  struct timespec t;
+  int64_t used;
 
   if (pthread_mutex_trylock (&lock) != 0)
     return;
-  if (now >= gather.next
-      && clock_gettime (CLOCK_PROCESS_CPUTIME_ID, &t) == 0)
-    vd_gather_decide (&gather, now,
-                      (int64_t) t.tv_sec * 1000000 + t.tv_nsec / 1000,
-                      sched_getcpu ());
+  if (now >= gather.next && (used = vd_iscsi_cpu_time ()) >= 0)
+    vd_gather_decide (&gather, now, used, sched_getcpu ());
   pthread_mutex_unlock (&lock);
 }
 

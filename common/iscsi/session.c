@@ -476,14 +476,12 @@ static void
 decide_on_pauses (struct vd_iscsi_session *s, int64_t now, unsigned in_flight)
 {
   const unsigned before = s->coalesce.pause;
+  const int64_t used = vd_iscsi_cpu_time ();
   char text[80];
-  struct timespec t;
 
-  if (clock_gettime (CLOCK_PROCESS_CPUTIME_ID, &t) != 0)
+  if (used < 0)
     return;
-  vd_coalesce_decide (&s->coalesce, now,
-                      (int64_t) t.tv_sec * 1000000 + t.tv_nsec / 1000,
-                      s->answers, in_flight);
+  vd_coalesce_decide (&s->coalesce, now, used, s->answers, in_flight);
   if (s->coalesce.pause == before || s->settings->log_level < COALESCE_LEVEL)
     return;
   if (s->coalesce.pause)
@@ -496,7 +494,7 @@ decide_on_pauses (struct vd_iscsi_session *s, int64_t now, unsigned in_flight)
 
 /* With the lock: for how long answers are left to come, in microseconds. */
 static unsigned
-choose_pause (struct vd_iscsi_session *s)
+current_pause (struct vd_iscsi_session *s)
 {
   const unsigned in_flight = atomic_load (&s->running);
   const struct vd_scsi_cmd *c = s->flying.first;
@@ -551,7 +549,7 @@ lead (struct vd_iscsi_session *s, struct vd_scsi_group *g)
     pfd[1].fd = iscsi_get_fd (s->ctx);
     pfd[1].events = iscsi_which_events (s->ctx);
     s->polls_out = (pfd[1].events & POLLOUT) != 0;
-    pause = in_vain || pfd[1].events != POLLIN ? 0 : choose_pause (s);
+    pause = in_vain || pfd[1].events != POLLIN ? 0 : current_pause (s);
     vd_iscsi_session_release (s, NULL);
 
     ready = wait_for_socket (pfd, pause);
