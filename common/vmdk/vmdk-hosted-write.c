@@ -36,7 +36,8 @@ rgt_where (struct vd_ctx *ctx, void *opaque, uint64_t piece, uint64_t *ret)
 }
 
 static int
-writer_new (struct vd_ctx *ctx, struct hosted *hs, const struct hosted_scanned *s)
+writer_new (struct vd_ctx *ctx, struct hosted *hs,
+            const struct hosted_scanned *s)
 {
   const struct vd_table_pieces pieces = {
     .entries = hs->h.gtes,
