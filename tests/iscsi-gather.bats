@@ -52,6 +52,32 @@ free_again () {
   stop_load
 }
 
+# all_on CPU: at least four threads are bound to it, and none to another.
+all_on () {
+  [ "$(masks | tail -n +2 | grep -cx "$1")" -ge 4 ] &&
+    [ "$(masks | tail -n +2 | grep -xE '[0-9]+' | sort -u)" = "$1" ]
+}
+
+@test "while all processors are busy, they follow the client" {
+  local cpus i job burners=()
+  mapfile -t cpus < <(taskset -cp $$ | sed 's/.*: //' | tr , '\n' |
+    awk -F- '{ for (i = $1; i <= (NF > 1 ? $2 : $1); i++) print i }')
+  start_load
+  wait_for gathered 4
+  for ((i = 0; i < $(nproc --all); i++)); do
+    timeout 120 nice -n 19 sh -c 'while :; do :; done' 3>&- &
+    burners+=($!)
+  done
+  # timeout has started fio, and fio a process for its job.
+  job=$(pgrep -P "$(pgrep -P "$load_pid")")
+  for i in "${cpus[0]}" "${cpus[-1]}" "${cpus[0]}"; do
+    taskset -cp "$i" "$job" >taskset.out
+    wait_for all_on "$i"
+  done
+  kill "${burners[@]}"
+  stop_load
+}
+
 @test "gather=false: they run where the user lets them" {
   start_load gather=false
   local i

@@ -5,9 +5,10 @@
  *
  * Who waits for the target is woken by each answer, then wakes the thread that
  * it is for, which wakes the client.  When all of them are busy anyway it
- * costs less, and so is faster, to let some answers come before they are
- * looked at.  But if the time goes elsewhere (a far target) that would only be
- * a delay.  So it is tried out, again and again.
+ * may cost less, and so be faster, to let some answers come before they are
+ * looked at.  Whether it is depends on the machine, and if the time goes
+ * elsewhere (a far target) it is only a delay.  So both ways are tried in turns,
+ * again and again, and pauses must be worth it.
  */
 
 #ifndef VDKIT_ISCSI_COALESCE_H
@@ -28,11 +29,13 @@
 struct vd_coalesce {
   unsigned pause;               /* microseconds to leave the answers alone, 0:
                                    take each as it comes */
+  unsigned slice;               /* of a trial, from 1; 0: there is none */
+  unsigned tried;               /* the pause that is tried */
   int64_t next;                 /* when to decide again */
   int64_t last, used;           /* when it was done last, and what the two */
   uint64_t answers;             /* counters had then */
-  uint64_t base;                /* answers per second without pauses */
-  bool trial;                   /* of this pause */
+  uint64_t rate[2];             /* answers per second in the trial, sums of
+                                   the slices without pauses, and with */
   int64_t away;                 /* how long, the last time it was no good */
 };
 

@@ -29,16 +29,6 @@ vd_iscsi_now (void)
   return (int64_t) t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-int64_t
-vd_iscsi_cpu_time (void)
-{
-  struct timespec t;
-
-  if (clock_gettime (CLOCK_PROCESS_CPUTIME_ID, &t) != 0)
-    return -1;
-  return (int64_t) t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
-
 /* ---- steps ------------------------------------------------------------- */
 
 /* What a callback of libiscsi leaves behind. */

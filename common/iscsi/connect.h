@@ -28,10 +28,6 @@ struct vd_iscsi_connect {
 /* Milliseconds of a clock that is never set. */
 extern int64_t vd_iscsi_now (void);
 
-/* CPU time that all threads of the process have used, in microseconds, or -1.
- */
-extern int64_t vd_iscsi_cpu_time (void);
-
 /* Returns a context that is logged in, or NULL, and then why (escaped). */
 extern struct iscsi_context *
 vd_iscsi_connect (const struct vd_iscsi_connect *c, char *why, size_t size);

@@ -9,8 +9,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "connect.h"
 #include "gather.h"
+#include "processors.h"
 #include "rounding.h"
 
 /* In percent of one processor: with less there is nothing to gain; with more
@@ -29,16 +29,22 @@
 #define MAX_AWAY 64000
 #define STAY 4000               /* then see where the scheduler would go */
 #define FORGET 2000             /* nobody asked for so long */
+#define FOLLOW 20               /* to see where the client is: of the time in
+                                   which it is elsewhere, everything is slow */
 
 void
-vd_gather_decide (struct vd_gather *g, int64_t now, int64_t used_us, int cpu)
+vd_gather_decide (struct vd_gather *g, int64_t now, int64_t used_us,
+                  int64_t idle_us, int cpu)
 {
   int64_t wall = now - g->last;
   int64_t percent = wall > 0 ? (used_us - g->used) / (wall * 10) : 0;
   bool fresh = g->last == 0 || wall > g->away + FORGET;
 
+  g->scarce = !fresh && idle_us >= 0 && g->idle >= 0
+    && idle_us - g->idle < wall * 1000;
   g->last = now;
   g->used = used_us;
+  g->idle = idle_us;
   g->next = now + PERIOD;
   if (fresh || (g->home != VD_GATHER_ANYWHERE && now - g->since >= STAY)) {
     /* Another process may have come to stay on this processor. */
@@ -58,6 +64,20 @@ vd_gather_decide (struct vd_gather *g, int64_t now, int64_t used_us, int cpu)
   }
 }
 
+bool
+vd_gather_follows (const struct vd_gather *g)
+{
+  return g->home != VD_GATHER_ANYWHERE && g->scarce;
+}
+
+void
+vd_gather_follow (struct vd_gather *g, int64_t now, int cpu)
+{
+  g->look = now + FOLLOW;
+  if (cpu >= 0 && vd_gather_follows (g))
+    g->home = cpu;
+}
+
 /* nbdkit's threads are those of the process, not of a session. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct vd_gather gather = { .home = VD_GATHER_ANYWHERE };
@@ -74,7 +94,11 @@ look (int64_t now)
   if (pthread_mutex_trylock (&lock) != 0)
     return;
   if (now >= gather.next && (used = vd_iscsi_cpu_time ()) >= 0)
-    vd_gather_decide (&gather, now, used, sched_getcpu ());
+    vd_gather_decide (&gather, now, used, vd_iscsi_idle_time (),
+                      sched_getcpu ());
+  if (now >= gather.look)
+    vd_gather_follow (&gather, now, vd_gather_follows (&gather)
+                      ? vd_iscsi_client_processor (now, gather.home) : -1);
   pthread_mutex_unlock (&lock);
 }
 
@@ -105,7 +129,8 @@ vd_iscsi_gather (int64_t now)
 {
   int to;
 
-  if (now >= atomic_load_explicit (&gather.next, memory_order_relaxed))
+  if (now >= atomic_load_explicit (&gather.next, memory_order_relaxed)
+      || now >= atomic_load_explicit (&gather.look, memory_order_relaxed))
     look (now);
   to = atomic_load_explicit (&gather.home, memory_order_relaxed);
   if (was_told && to == told)

@@ -8,11 +8,18 @@
  * machine.  So as long as one processor is enough for all of the process, its
  * threads are kept on one, as if they were an event loop; when it is not, they
  * go back to where the user let them run.
+ *
+ * The client is woken most of all, by each of nbdkit's sends, so while there is
+ * no processor to spare the one for all is that of the client: then a target
+ * on this host has another for itself, and what waits least is what everything
+ * waits for.  (The kernel does the same for a server that is one thread, but
+ * it takes a client away from a processor on which others want to run.)
  */
 
 #ifndef VDKIT_ISCSI_GATHER_H
 #define VDKIT_ISCSI_GATHER_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #define VD_GATHER_ANYWHERE (-1)
@@ -21,20 +28,30 @@
  * milliseconds that starts above 0, CPU time is in microseconds.
  */
 struct vd_gather {
-  /* These two are read without a lock. */
+  /* These three are read without a lock. */
   _Atomic int home;             /* the processor, or VD_GATHER_ANYWHERE */
   _Atomic int64_t next;         /* when to decide again */
-  int64_t last, used;           /* when it was done last, and used_us then */
+  _Atomic int64_t look;         /* when to look where the client is */
+  int64_t last, used, idle;     /* when it was decided last, and what the two
+                                   counters had then */
+  bool scarce;                  /* no processor has nothing to do */
   int64_t since;                /* of home */
   int64_t away;                 /* how long, the last time one was too little */
 };
 
 /* Decide about home, when next has come: used_us is the CPU time of the
- * process up to now, cpu is where the caller runs.  Not thread-safe, and
+ * process up to now, idle_us that in which the host's processors had nothing to
+ * do (-1: not known), cpu is where the caller runs.  Not thread-safe, and
  * without any effect but on g.
  */
 extern void vd_gather_decide (struct vd_gather *g, int64_t now,
-                              int64_t used_us, int cpu);
+                              int64_t used_us, int64_t idle_us, int cpu);
+
+/* Is it of interest where the client runs?  If so, when look has come, follow
+ * it there (-1: it does not run).  As above.
+ */
+extern bool vd_gather_follows (const struct vd_gather *g);
+extern void vd_gather_follow (struct vd_gather *g, int64_t now, int cpu);
 
 /* The calling thread has a request: bring it to where the others of this
  * process are, or back.  now is that of vd_iscsi_now.  Processors that the main

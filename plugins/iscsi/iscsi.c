@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
@@ -20,6 +21,7 @@
 #include "disk.h"
 #include "lun.h"
 #include "parse.h"
+#include "processors.h"
 
 /* -D iscsi.log=N: messages of libiscsi, 1 (errors) to 10 (all). */
 NBDKIT_DLL_PUBLIC int iscsi_debug_log = 0;
@@ -47,6 +49,8 @@ static struct vd_store *lun;
 struct handle {
   struct vd_store *lun;
   uint64_t size;                /* stays for this connection */
+  int64_t client;               /* its process, if that is on this host, or 0
+                                 */
   char description[512];
 };
 
@@ -356,6 +360,21 @@ iscsi_get_ready (void)
   return 0;
 }
 
+/* nbdkit_peer_pid is an error for other sockets. */
+static int64_t
+client_process (void)
+{
+  struct sockaddr_storage addr;
+  socklen_t size = sizeof addr;
+  int64_t pid;
+
+  if (nbdkit_peer_name ((struct sockaddr *) &addr, &size) == -1
+      || addr.ss_family != AF_UNIX)
+    return 0;
+  pid = nbdkit_peer_pid ();
+  return pid > 0 ? pid : 0;
+}
+
 static void *
 iscsi_open (int readonly)
 {
@@ -387,13 +406,20 @@ iscsi_open (int readonly)
   info = vd_lun_info (lun);
   snprintf (h->description, sizeof h->description, "iSCSI %s (%s %s)",
             lun->name, info->vendor, info->product);
+  h->client = client_process ();
+  if (h->client)
+    vd_iscsi_client_came (h->client);
   return h;
 }
 
 static void
 iscsi_close (void *handle)
 {
-  free (handle);
+  struct handle *h = handle;
+
+  if (h->client)
+    vd_iscsi_client_left (h->client);
+  free (h);
 }
 
 static void
