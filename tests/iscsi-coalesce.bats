@@ -24,7 +24,7 @@ busy_until_tried () {
   load_it 2
   grep -q 'trying to take answers together, every [1-9][0-9]* us' \
     "$server_log" &&
-    grep -qE 'answers are taken (together|as they come) \([0-9]+ and [0-9]+ per' \
+    grep -qE 'answers are taken (together|as they come) \([0-9]+ and [0-9]+ ' \
       "$server_log"
 }
 

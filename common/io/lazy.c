@@ -37,7 +37,12 @@
 
 struct lazy {
   struct vd_store st;
+  struct vd_store *inner;       /* valid for who has a reference */
   struct vd_lazy *set;
+  _Atomic uint64_t used;        /* when it was last: twice the limit's round,
+                                   and 1 more if not only when opened */
+  _Atomic int refs;             /* readers; -1: not open */
+
   char *file;                   /* as the image has it */
   bool device;
   struct stat first;            /* what was found under the name at first */
@@ -45,11 +50,6 @@ struct lazy {
 
   pthread_mutex_t opening;      /* while it is opened; covers unlocked */
   bool unlocked;                /* reopened for writing: take no lock */
-
-  _Atomic int refs;             /* readers; -1: not open */
-  struct vd_store *inner;       /* valid for who has a reference */
-  _Atomic uint64_t used;        /* when it was last: twice the limit's round,
-                                   and 1 more if not only when opened */
 
   struct lazy *prev, *next;     /* open files; the limit's lock */
 };

@@ -86,20 +86,24 @@ struct vd_store_ops {
   void (*close) (struct vd_store *st);
 };
 
+/* What every read needs is at the end, where it shares a cache line with what
+ * the kind of store keeps behind this: an image may have a thousand files, and
+ * requests that go to all of them find none of it in the cache.
+ */
 struct vd_store {
-  const struct vd_store_ops *ops;
   char *name;                   /* for messages; vd_store_close frees it */
+  pthread_mutex_t sync_lock;    /* held by the one who syncs */
+  pthread_mutex_t extent_lock;  /* covers the two below */
+  uint64_t data_from, data_to;  /* not writable: what ops->extent called data
+                                   last; empty: nothing yet */
+  pthread_rwlock_t fua_lock;    /* held shared by durable writes */
   bool writable;
   bool fixed_size;              /* block device: nothing grows */
   _Atomic bool touched;         /* written, zeroed or truncated since a sync */
   _Atomic bool no_punch;        /* ops->zero said -EOPNOTSUPP for punch */
   _Atomic bool no_zero;         /* ... and for zeroing in place */
   _Atomic bool sync_failed;     /* once: what is durable is not known */
-  pthread_mutex_t sync_lock;    /* held by the one who syncs */
-  pthread_mutex_t extent_lock;  /* covers the two below */
-  uint64_t data_from, data_to;  /* not writable: what ops->extent called data
-                                   last; empty: nothing yet */
-  pthread_rwlock_t fua_lock;    /* held shared by durable writes */
+  const struct vd_store_ops *ops;
 };
 
 /* For implementations: the common part.  name is copied.  -ENOMEM. */

@@ -7,8 +7,8 @@
  * it is for, which wakes the client.  When all of them are busy anyway it
  * may cost less, and so be faster, to let some answers come before they are
  * looked at.  Whether it is depends on the machine, and if the time goes
- * elsewhere (a far target) it is only a delay.  So both ways are tried in turns,
- * again and again, and pauses must be worth it.
+ * elsewhere (a far target) it is only a delay.  So both ways are tried in
+ * turns, again and again, and pauses must be worth it.
  */
 
 #ifndef VDKIT_ISCSI_COALESCE_H

@@ -14,6 +14,7 @@
 #include "rounding.h"
 #include "vmdk-extent.h"
 
+/* Of an extent whose file is too short; others have none. */
 struct flat {
   uint64_t there;               /* bytes of the extent that the file has */
   uint64_t file_size;
@@ -38,11 +39,12 @@ flat_locate (struct vd_ctx *ctx, struct vmdk_extent *x,
              struct vd_run *ret)
 {
   const struct flat *flat = x->priv;
+  const uint64_t there = flat ? flat->there : x->size;
   struct vd_run run = { .kind = VD_RUN_DATA, .mode = VD_MODE_IN_PLACE };
 
   (void) ctx;
   (void) what;
-  if (offset >= flat->there) {
+  if (flat && offset >= there) {
     *ret = (struct vd_run) {
       .kind = VD_RUN_BAD, .mode = VD_MODE_DENY, .length = len, .error = EIO,
       .reason = "the flat file ends before the extent does",
@@ -52,7 +54,7 @@ flat_locate (struct vd_ctx *ctx, struct vmdk_extent *x,
   }
   if (!x->write)
     deny (x, &run);
-  run.length = min_u64 (len, flat->there - offset);
+  run.length = min_u64 (len, there - offset);
   run.store = x->store;
   run.position = x->file_offset + offset;
   *ret = run;
@@ -96,15 +98,14 @@ vmdk_flat_open (struct vd_ctx *ctx, struct vmdk_extent *x)
                 PRIu64 " bytes and not %" PRIu64 ": what is missing cannot "
                 "be read", x->store->name, x->number, x->image->name,
                 x->file_offset + x->size, file_size);
+    flat = malloc (sizeof *flat);
+    if (!flat)
+      return vd_error (ctx, ENOMEM, "%s: no memory for an extent",
+                       x->image->name);
+    flat->there = there;
+    flat->file_size = file_size;
+    x->priv = flat;
   }
-
-  flat = malloc (sizeof *flat);
-  if (!flat)
-    return vd_error (ctx, ENOMEM, "%s: no memory for an extent",
-                     x->image->name);
-  flat->there = there;
-  flat->file_size = file_size;
-  x->priv = flat;
   x->ops = &flat_ops;
   return 0;
 }

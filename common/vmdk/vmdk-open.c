@@ -306,10 +306,12 @@ open_extents (struct vd_ctx *ctx, struct vd_image *image)
                      "or raw-disk=allow", image->name,
                      vmdk_descriptor_fields (vmdk->descriptor)->create_type);
 
-  vmdk->extents = calloc (n, sizeof vmdk->extents[0]);
+  vmdk->extents = aligned_alloc (_Alignof (struct vmdk_extent),
+                                 n * sizeof vmdk->extents[0]);
   if (!vmdk->extents)
     return vd_error (ctx, ENOMEM, "%s: no memory for %zu extents",
                      image->name, n);
+  memset (vmdk->extents, 0, n * sizeof vmdk->extents[0]);
   vmdk->nextents = n;
   r = describe_extents (ctx, image);
   if (r < 0)
