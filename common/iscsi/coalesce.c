@@ -20,6 +20,7 @@
 
 /* In percent of the answers without pauses. */
 #define GOOD 105
+#define HOPELESS 90             /* no need to try on */
 
 /* In milliseconds. */
 #define SAMPLE 100              /* to see whether it is of interest */
@@ -79,7 +80,8 @@ vd_coalesce_decide (struct vd_coalesce *c, int64_t now, int64_t used_us,
   }
   else if (c->slice > 0) {
     c->rate[c->pause > 0] += rate;
-    if (c->slice == SLICES) {
+    if (c->slice == SLICES
+        || (c->pause && c->rate[1] * 100 < c->rate[0] * HOPELESS)) {
       end_trial (c, now);
       return;
     }
