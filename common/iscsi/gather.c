@@ -29,8 +29,8 @@
 #define MAX_AWAY 64000
 #define STAY 4000               /* then see where the scheduler would go */
 #define FORGET 2000             /* nobody asked for so long */
-#define FOLLOW 20               /* to see where the client is: of the time in
-                                   which it is elsewhere, everything is slow */
+#define FOLLOW 20               /* to see where the client is: as long as it is
+                                   elsewhere everything is slow */
 
 void
 vd_gather_decide (struct vd_gather *g, int64_t now, int64_t used_us,
@@ -86,6 +86,33 @@ static struct vd_gather gather = { .home = VD_GATHER_ANYWHERE };
 static _Thread_local bool was_told;
 static _Thread_local int told;
 
+/* The main thread stays as it is, and so tells what the user allows, also if
+ * that is changed meanwhile (taskset -p).  The mask of the calling thread tells
+ * nothing, not even at first: who started it may have been at home, as it is if
+ * a filter reads something when a client connects.
+ */
+static bool
+get_allowed (cpu_set_t *ret)
+{
+  return sched_getaffinity (getpid (), sizeof *ret, ret) == 0;
+}
+
+static bool
+is_in (int cpu, const cpu_set_t *set)
+{
+  return cpu >= 0 && cpu < CPU_SETSIZE && CPU_ISSET (cpu, set);
+}
+
+/* Where the client is, if we may go there; else -1. */
+static int
+find_client (int64_t now)
+{
+  cpu_set_t allowed;
+  int cpu = vd_iscsi_client_processor (now, gather.home);
+
+  return cpu >= 0 && get_allowed (&allowed) && is_in (cpu, &allowed) ? cpu : -1;
+}
+
 static void
 look (int64_t now)
 {
@@ -98,26 +125,18 @@ look (int64_t now)
                       sched_getcpu ());
   if (now >= gather.look)
     vd_gather_follow (&gather, now, vd_gather_follows (&gather)
-                      ? vd_iscsi_client_processor (now, gather.home) : -1);
+                      ? find_client (now) : -1);
   pthread_mutex_unlock (&lock);
 }
 
-/* The main thread stays as it is, and so tells what the user allows, also if
- * that is changed meanwhile (taskset -p).  The mask of the calling thread tells
- * nothing, not even at first: who started it may have been at home, as it is if
- * a filter reads something when a client connects.
- */
 static void
 move_self (int to)
 {
   cpu_set_t set;
-  bool allowed;
 
-  if (syscall (SYS_gettid) == getpid ()
-      || sched_getaffinity (getpid (), sizeof set, &set) != 0)
+  if (syscall (SYS_gettid) == getpid () || !get_allowed (&set))
     return;
-  allowed = to >= 0 && to < CPU_SETSIZE && CPU_ISSET (to, &set);
-  if (allowed) {
+  if (is_in (to, &set)) {
     CPU_ZERO (&set);
     CPU_SET (to, &set);
   }

@@ -10,10 +10,10 @@
  * go back to where the user let them run.
  *
  * The client is woken most of all, by each of nbdkit's sends, so while there is
- * no processor to spare the one for all is that of the client: then a target
- * on this host has another for itself, and what waits least is what everything
- * waits for.  (The kernel does the same for a server that is one thread, but
- * it takes a client away from a processor on which others want to run.)
+ * no processor to spare the one for all is that of the client, and a target on
+ * this host has another for itself.  (The kernel brings a client to a server of
+ * one thread by itself, but takes it away from a processor on which others want
+ * to run.)
  */
 
 #ifndef VDKIT_ISCSI_GATHER_H
@@ -34,7 +34,8 @@ struct vd_gather {
   _Atomic int64_t look;         /* when to look where the client is */
   int64_t last, used, idle;     /* when it was decided last, and what the two
                                    counters had then */
-  bool scarce;                  /* no processor has nothing to do */
+  bool scarce;                  /* the processors had less than one of them to
+                                   spare */
   int64_t since;                /* of home */
   int64_t away;                 /* how long, the last time one was too little */
 };
