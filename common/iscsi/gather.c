@@ -23,6 +23,8 @@
 
 /* In milliseconds. */
 #define SAMPLE 30               /* to see how it goes without a home */
+#define SOON 60                 /* when there is a home: with the threads there,
+                                   is it enough, and are processors scarce? */
 #define PERIOD 250
 #define AWAY 1000               /* when one was not enough, twice as long each
                                    time */
@@ -61,6 +63,7 @@ vd_gather_decide (struct vd_gather *g, int64_t now, int64_t used_us,
            && percent < ENOUGH) {
     g->home = cpu;
     g->since = now;
+    g->next = now + SOON;
   }
 }
 

@@ -200,26 +200,26 @@ test_gather (void **state)
     int ms, percent, cpu, home, next;
   } steps[] = {
     { 0, 0, 3, -1, 30 },        /* nothing is known yet */
-    { 30, 50, 3, 3, 250 },
+    { 30, 50, 3, 3, 60 },
     { 250, 95, 1, 3, 250 },     /* one is enough: stay */
     { 250, 96, 1, -1, 1000 },   /* it is not any more */
     { 1000, 130, 1, -1, 250 },
     { 250, 110, 1, -1, 250 },
-    { 250, 109, 1, 1, 250 },    /* together they need less */
+    { 250, 109, 1, 1, 60 },     /* together they need less */
     { 250, 99, 1, -1, 2000 },   /* not enough */
-    { 2000, 100, 0, 0, 250 },
+    { 2000, 100, 0, 0, 60 },
     { 250, 99, 1, -1, 4000 },
-    { 4500, 100, 1, 1, 250 },
+    { 4500, 100, 1, 1, 60 },
     { 2000, 60, 1, 1, 250 },
     { 1999, 60, 1, 1, 250 },
     { 1, 60, 1, -1, 30 },       /* see where the scheduler goes */
-    { 30, 60, 0, 0, 250 },
+    { 30, 60, 0, 0, 60 },
     { 250, 96, 0, -1, 1000 },   /* it was enough for a time: be quick again */
-    { 1000, 60, 0, 0, 250 },
+    { 1000, 60, 0, 0, 60 },
     { 250, 1, 0, 0, 250 },      /* a pause is no reason to go */
     { 3001, 50, 0, -1, 30 },    /* nobody was here: begin anew */
     { 30, 4, 0, -1, 250 },      /* nothing to do */
-    { 250, 5, 2, 2, 250 },
+    { 250, 5, 2, 2, 60 },
   };
   struct vd_gather g = { .home = VD_GATHER_ANYWHERE };
   int64_t now = 1000000, used = 5000000;
