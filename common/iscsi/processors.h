@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause
  *
  * What Linux tells of processors: how busy this process and the host are, and
- * where the clients run.  All can be called from any thread, and change
- * nothing; without /proc nothing is known.
+ * where the clients run.  All can be called from any thread; without /proc
+ * nothing is known.
  */
 
 #ifndef VDKIT_ISCSI_PROCESSORS_H

@@ -476,23 +476,23 @@ vd_iscsi_session_expire (struct vd_iscsi_session *s, int64_t now)
 static void
 decide_on_pauses (struct vd_iscsi_session *s, int64_t now, unsigned in_flight)
 {
-  const struct vd_coalesce before = s->coalesce;
-  const struct vd_coalesce *c = &s->coalesce;
+  struct vd_coalesce *c = &s->coalesce;
+  const unsigned slice = c->slice;
   const int64_t used = vd_iscsi_cpu_time ();
   char text[80];
 
   if (used < 0)
     return;
-  vd_coalesce_decide (&s->coalesce, now, used, s->answers, in_flight);
+  vd_coalesce_decide (c, now, used, s->answers, in_flight);
   if (s->settings->log_level < COALESCE_LEVEL)
     return;
-  if (before.slice == 0 && c->slice)
+  if (slice == 0 && c->slice)
     snprintf (text, sizeof text, "trying to take answers together, every %u us",
               c->tried);
-  else if (before.slice && c->slice == 0)
+  else if (slice && c->slice == 0)
     snprintf (text, sizeof text, "answers are taken %s (%" PRIu64 " and %"
               PRIu64 " per second)", c->pause ? "together" : "as they come",
-              c->rate[1] * 2 / before.slice, c->rate[0] * 2 / before.slice);
+              c->rate[1] * 2 / slice, c->rate[0] * 2 / slice);
   else
     return;
   s->settings->lib_log (COALESCE_LEVEL, text);

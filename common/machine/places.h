@@ -57,7 +57,7 @@ struct place {
 /* Zeroed at first, but for the policy; for vd_places_free. */
 struct places {
   const struct vd_policy *policy;
-  struct place *list;        /* the image's folder, the machine's, those
+  struct place *list;           /* the image's folder, the machine's, those
                                    that are allowed, those of the parents;
                                    adding may move them */
   size_t n;

@@ -236,8 +236,8 @@ test_gather (void **state)
   }
 }
 
-/* What a process needs, in percent of a processor, the answers in a second, and
- * what comes of it.
+/* What a process needs and how much is idle, in percent of a processor, where the
+ * client runs, and where the threads go.
  */
 static void
 test_follow (void **state)
@@ -308,6 +308,9 @@ test_clients (void **state)
   assert_int_equal (vd_iscsi_client_processor (1, 0), -1);
 }
 
+/* What a process needs, in percent of a processor, the answers in a second, and
+ * what comes of it.
+ */
 static void
 test_coalesce (void **state)
 {
