@@ -601,9 +601,12 @@ int
 vd_chain_pwrite (struct vd_ctx *ctx, struct vd_chain *chain,
                  const void *buf, size_t len, uint64_t offset, unsigned flags)
 {
-  int r = vd_image_pwrite (ctx, image_of (top (chain)), buf, len, offset,
-                           flags);
+  struct level *l = top (chain);
+  int r;
 
+  if (l->number == 0)           /* has no index, see owners_of */
+    return vd_image_pwrite (ctx, image_of (l), buf, len, offset, flags);
+  r = vd_image_pwrite (ctx, image_of (l), buf, len, offset, flags);
   /* Also after a failure: part of it may have been done. */
   forget (chain, offset, len);
   return r;

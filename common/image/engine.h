@@ -22,19 +22,21 @@ struct vd_queued {
 };
 
 struct vd_engine {
-  vd_log_fn log;
+  /* All that a write to allocated blocks needs, side by side. */
+  struct vd_blocklock *locks;           /* NULL: read-only */
+  struct vd_sink_state *sink;           /* NULL: not written front to back */
   bool honor_zeroes;
   bool honor_same;
   bool has_parent;
+  _Atomic bool in_session;              /* round.c */
+  _Atomic bool poisoned;                /* round.c */
+
+  vd_log_fn log;
   struct vd_parent parent;
-  struct vd_blocklock *locks;           /* NULL: read-only */
   struct vd_packed_cache *packed;       /* NULL: nothing is compressed */
-  struct vd_sink_state *sink;           /* NULL: not written front to back */
 
   /* round.c */
   pthread_mutex_t session_lock;
-  _Atomic bool in_session;
-  _Atomic bool poisoned;
   char poison_reason[256];              /* valid once poisoned is set */
 
   pthread_mutex_t lock;                 /* protects what follows */
@@ -59,7 +61,15 @@ extern void vd_round_init (struct vd_image *image);
 extern void vd_round_free (struct vd_image *image);
 
 /* Called before the first stored byte, and cheap ever after. */
-extern int vd_session_begin (struct vd_ctx *ctx, struct vd_image *image);
+extern int vd_session_do_begin (struct vd_ctx *ctx, struct vd_image *image);
+
+static inline int
+vd_session_begin (struct vd_ctx *ctx, struct vd_image *image)
+{
+  if (atomic_load_explicit (&image->engine->in_session, memory_order_acquire))
+    return 0;
+  return vd_session_do_begin (ctx, image);
+}
 
 /* Promise room for one change; waits for a round if the queue is full.
  * Then either queue it or give the slot back; neither can fail.
@@ -81,8 +91,17 @@ vd_round_all_written (const struct vd_image *image)
 
 /* A sync failed: from now on writes and flushes fail. */
 extern void vd_round_poison (struct vd_ctx *ctx, struct vd_image *image);
+extern int vd_round_poisoned (struct vd_ctx *ctx,
+                              const struct vd_image *image);
+
 /* -EIO if that has happened. */
-extern int vd_round_check (struct vd_ctx *ctx, struct vd_image *image);
+static inline int
+vd_round_check (struct vd_ctx *ctx, const struct vd_image *image)
+{
+  if (!atomic_load_explicit (&image->engine->poisoned, memory_order_acquire))
+    return 0;
+  return vd_round_poisoned (ctx, image);
+}
 
 /* ---- read.c ----------------------------------------------------------- */
 

@@ -80,17 +80,13 @@ vd_round_poison (struct vd_ctx *ctx, struct vd_image *image)
 }
 
 int
-vd_round_check (struct vd_ctx *ctx, struct vd_image *image)
+vd_round_poisoned (struct vd_ctx *ctx, const struct vd_image *image)
 {
-  struct vd_engine *e = image->engine;
-
-  if (!atomic_load_explicit (&e->poisoned, memory_order_acquire))
-    return 0;
   return vd_error (ctx, EIO,
                    "%s: no more is written because an earlier flush failed; "
                    "what was written since the last good flush may be lost; "
                    "close the image and check it (%s)",
-                   image->name, e->poison_reason);
+                   image->name, image->engine->poison_reason);
 }
 
 /* Has a sync of any file of the image ever failed?  The kernel reports that
@@ -122,13 +118,10 @@ sync_all (struct vd_ctx *ctx, struct vd_image *image)
 }
 
 int
-vd_session_begin (struct vd_ctx *ctx, struct vd_image *image)
+vd_session_do_begin (struct vd_ctx *ctx, struct vd_image *image)
 {
   struct vd_engine *e = image->engine;
   int r = 0;
-
-  if (atomic_load_explicit (&e->in_session, memory_order_acquire))
-    return 0;
 
   LOCK_SCOPE (&e->session_lock);
   if (atomic_load (&e->in_session))

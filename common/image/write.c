@@ -16,6 +16,7 @@
 
 #include "cleanup.h"
 #include "engine.h"
+#include "inline.h"
 #include "iszero.h"
 #include "rounding.h"
 
@@ -39,7 +40,7 @@ data_at (const struct request *rq, uint64_t skip)
   return rq->data ? rq->data + skip : NULL;
 }
 
-static int
+static VD_INLINE int
 check_deny (struct vd_ctx *ctx, struct request *rq,
             const struct vd_run *run, uint64_t offset)
 {
@@ -63,6 +64,25 @@ stays_zero (const struct vd_image *image, const struct vd_run *run)
 /* ---- in place --------------------------------------------------------- */
 
 static int
+zero_in_place (struct vd_ctx *ctx, struct request *rq,
+               const struct vd_run *run)
+{
+  int r;
+
+  if (rq->fast) {
+    r = vd_store_zero (ctx, run->store, run->position, run->length,
+                       rq->punch);
+    if (r == -EOPNOTSUPP)
+      return -ENOTSUP;
+  }
+  else
+    r = vd_store_zero_or_write (ctx, run->store, run->position,
+                                run->length, rq->punch);
+  rq->need_flush = true;
+  return r;
+}
+
+static VD_INLINE int
 write_in_place (struct vd_ctx *ctx, struct request *rq,
                 const struct vd_run *run, const char *data)
 {
@@ -70,24 +90,15 @@ write_in_place (struct vd_ctx *ctx, struct request *rq,
   unsigned flags = 0;
   int r;
 
+  r = vd_session_begin (ctx, image);
+  if (r < 0)
+    return r;
   /* After a failed flush nothing is written (rules O11). */
   r = vd_round_check (ctx, image);
   if (r < 0)
     return r;
-
-  if (!data) {
-    if (rq->fast) {
-      r = vd_store_zero (ctx, run->store, run->position, run->length,
-                         rq->punch);
-      if (r == -EOPNOTSUPP)
-        return -ENOTSUP;
-    }
-    else
-      r = vd_store_zero_or_write (ctx, run->store, run->position,
-                                  run->length, rq->punch);
-    rq->need_flush = true;
-    return r;
-  }
+  if (!data)
+    return zero_in_place (ctx, rq, run);
 
   /* With every entry durable, only this data need be made so. */
   if (rq->fua && vd_round_all_written (image))
@@ -364,10 +375,8 @@ write_exclusive (struct vd_ctx *ctx, struct request *rq, uint64_t start,
   if (r < 0)
     return r;
 
-  if (run.kind == VD_RUN_DATA) {
-    r = vd_session_begin (ctx, image);
-    return r < 0 ? r : write_in_place (ctx, rq, &run, data);
-  }
+  if (run.kind == VD_RUN_DATA)
+    return write_in_place (ctx, rq, &run, data);
 
   /* The states of a block without data hold for the whole of it. */
   assert (run.kind == VD_RUN_PARENT || run.kind == VD_RUN_ZERO);
@@ -383,7 +392,7 @@ write_exclusive (struct vd_ctx *ctx, struct request *rq, uint64_t start,
 }
 
 /* Data that goes over allocated blocks, as far as they go. */
-static int
+static VD_INLINE int
 write_shared (struct vd_ctx *ctx, struct request *rq, uint64_t offset,
               uint64_t len, const char *data, uint64_t *ret_done)
 {
@@ -400,9 +409,7 @@ write_shared (struct vd_ctx *ctx, struct request *rq, uint64_t offset,
       return r;
     if (run.kind != VD_RUN_DATA || run.mode != VD_MODE_IN_PLACE)
       return 0;
-    r = vd_session_begin (ctx, image);
-    if (r == 0)
-      r = write_in_place (ctx, rq, &run, data);
+    r = write_in_place (ctx, rq, &run, data);
     if (r < 0)
       return r;
     *ret_done += run.length;
@@ -428,7 +435,7 @@ vd_image_block_at (const struct vd_image *image, uint64_t offset,
   }
 }
 
-static int
+static VD_INLINE int
 write_request (struct vd_ctx *ctx, struct request *rq,
                uint64_t offset, uint64_t len)
 {

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "cleanup.h"
+#include "inline.h"
 #include "iov.h"
 #include "rounding.h"
 #include "store.h"
@@ -41,7 +42,7 @@ vd_store_init (struct vd_store *st, const struct vd_store_ops *ops,
 }
 
 /* Offsets are off_t in the end, so nothing may reach beyond INT64_MAX. */
-static int
+static VD_INLINE int
 check_range (struct vd_ctx *ctx, const struct vd_store *st, const char *what,
              uint64_t offset, uint64_t len)
 {
@@ -53,7 +54,7 @@ check_range (struct vd_ctx *ctx, const struct vd_store *st, const char *what,
 }
 
 /* May the range be changed? */
-static int
+static VD_INLINE int
 check_change (struct vd_ctx *ctx, const struct vd_store *st, const char *what,
               uint64_t offset, uint64_t len)
 {
@@ -81,27 +82,9 @@ vd_store_get_size (struct vd_ctx *ctx, struct vd_store *st, uint64_t *ret)
   return st->ops->get_size (ctx, st, ret);
 }
 
-int
-vd_store_pread (struct vd_ctx *ctx, struct vd_store *st,
-                void *buf, size_t len, uint64_t offset)
-{
-  struct iovec iov = { .iov_base = buf, .iov_len = len };
-
-  return vd_store_preadv (ctx, st, &iov, 1, offset);
-}
-
-int
-vd_store_pwrite (struct vd_ctx *ctx, struct vd_store *st,
-                 const void *buf, size_t len, uint64_t offset, unsigned flags)
-{
-  struct iovec iov = { .iov_base = (void *) buf, .iov_len = len };
-
-  return vd_store_pwritev (ctx, st, &iov, 1, offset, flags);
-}
-
-int
-vd_store_preadv (struct vd_ctx *ctx, struct vd_store *st,
-                 struct iovec *iov, int niov, uint64_t offset)
+static VD_INLINE int
+read_vector (struct vd_ctx *ctx, struct vd_store *st,
+             struct iovec *iov, int niov, uint64_t offset)
 {
   uint64_t len = iov_total (iov, niov);
   int r;
@@ -115,9 +98,39 @@ vd_store_preadv (struct vd_ctx *ctx, struct vd_store *st,
 }
 
 int
-vd_store_pwritev (struct vd_ctx *ctx, struct vd_store *st,
-                  struct iovec *iov, int niov, uint64_t offset,
-                  unsigned flags)
+vd_store_pread (struct vd_ctx *ctx, struct vd_store *st,
+                void *buf, size_t len, uint64_t offset)
+{
+  struct iovec iov = { .iov_base = buf, .iov_len = len };
+
+  return read_vector (ctx, st, &iov, 1, offset);
+}
+
+int
+vd_store_preadv (struct vd_ctx *ctx, struct vd_store *st,
+                 struct iovec *iov, int niov, uint64_t offset)
+{
+  return read_vector (ctx, st, iov, niov, offset);
+}
+
+static int
+write_durably (struct vd_ctx *ctx, struct vd_store *st,
+               struct iovec *iov, int niov, uint64_t offset, unsigned flags)
+{
+  int r;
+
+  pthread_rwlock_rdlock (&st->fua_lock);
+  r = st->ops->pwritev (ctx, st, iov, niov, offset, flags);
+  /* The kernel may have told this call of an earlier write's failure. */
+  if (r == -EIO)
+    atomic_store (&st->sync_failed, true);
+  pthread_rwlock_unlock (&st->fua_lock);
+  return r;
+}
+
+static VD_INLINE int
+write_vector (struct vd_ctx *ctx, struct vd_store *st,
+              struct iovec *iov, int niov, uint64_t offset, unsigned flags)
 {
   uint64_t len = iov_total (iov, niov);
   int r;
@@ -127,20 +140,31 @@ vd_store_pwritev (struct vd_ctx *ctx, struct vd_store *st,
     return r;
   if (len == 0)
     return 0;
-  if (flags & VD_STORE_FUA) {
-    pthread_rwlock_rdlock (&st->fua_lock);
-    r = st->ops->pwritev (ctx, st, iov, niov, offset, flags);
-    /* The kernel may have told this call of an earlier write's failure. */
-    if (r == -EIO)
-      atomic_store (&st->sync_failed, true);
-    pthread_rwlock_unlock (&st->fua_lock);
-  }
+  if (flags & VD_STORE_FUA)
+    r = write_durably (ctx, st, iov, niov, offset, flags);
   else
     r = st->ops->pwritev (ctx, st, iov, niov, offset, flags);
   /* Part of a failed write may have been done. */
   if (r < 0 || !(flags & VD_STORE_FUA))
     set_touched (st);
   return r;
+}
+
+int
+vd_store_pwrite (struct vd_ctx *ctx, struct vd_store *st,
+                 const void *buf, size_t len, uint64_t offset, unsigned flags)
+{
+  struct iovec iov = { .iov_base = (void *) buf, .iov_len = len };
+
+  return write_vector (ctx, st, &iov, 1, offset, flags);
+}
+
+int
+vd_store_pwritev (struct vd_ctx *ctx, struct vd_store *st,
+                  struct iovec *iov, int niov, uint64_t offset,
+                  unsigned flags)
+{
+  return write_vector (ctx, st, iov, niov, offset, flags);
 }
 
 int
