@@ -604,7 +604,7 @@ vd_chain_pwrite (struct vd_ctx *ctx, struct vd_chain *chain,
   struct level *l = top (chain);
   int r;
 
-  if (l->number == 0)           /* has no index, see owners_of */
+  if (l->number == 0)           /* nothing to forget, see there */
     return vd_image_pwrite (ctx, image_of (l), buf, len, offset, flags);
   r = vd_image_pwrite (ctx, image_of (l), buf, len, offset, flags);
   /* Also after a failure: part of it may have been done. */

@@ -48,11 +48,24 @@ struct stripe {
                                    holes, to three times the memory */
 };
 
+/* Where a page is, if it is resident.  Images that were made by copying hold
+ * their blocks in the order of the disk, and then all entries of a page follow
+ * from the first: looking one up costs no access to the page, which with
+ * random requests has left the processor's caches long ago.
+ */
+struct slot {
+  _Atomic (struct page *) page;         /* NULL: not read yet */
+  _Atomic uint64_t sequence;            /* first entry << 32 | step; 0: none, or
+                                           all are 0.  Set before the page can
+                                           be seen, cleared before an entry is
+                                           set */
+};
+
 struct vd_table {
   /* A table that fits is resident: pages, once loaded, stay until the table
    * is freed, and are found without a lock.
    */
-  _Atomic (struct page *) *directory;   /* NULL: windowed */
+  struct slot *directory;       /* NULL: windowed */
   uint64_t n;
   unsigned page_shift;          /* log2 of the entries in a page */
 
@@ -173,7 +186,7 @@ vd_table_free (struct vd_table *t)
     return;
   if (t->directory) {
     for (number = 0; number < t->npages; ++number)
-      free (atomic_load_explicit (&t->directory[number],
+      free (atomic_load_explicit (&t->directory[number].page,
                                   memory_order_relaxed));
     free (t->directory);
   }
@@ -270,22 +283,46 @@ page_read (struct vd_ctx *ctx, struct vd_table *t, uint64_t number,
 
 /* ---- resident --------------------------------------------------------- */
 
+static uint64_t
+find_sequence (const struct page *p)
+{
+  const uint32_t *e = (const void *) p->entries;        /* nobody else's yet */
+  uint32_t first = le32toh (e[0]), step, i;
+
+  if (p->count < 2)
+    return 0;
+  step = le32toh (e[1]) - first;
+  for (i = 2; i < p->count; ++i)
+    if (le32toh (e[i]) != first + i * step)
+      return 0;
+  return (uint64_t) first << 32 | step;
+}
+
+/* Under the stripe's lock. */
+static void
+install (struct slot *slot, struct page *p)
+{
+  atomic_store_explicit (&slot->sequence, find_sequence (p),
+                         memory_order_relaxed);
+  atomic_store_explicit (&slot->page, p, memory_order_release);
+}
+
 static int
 resident_page (struct vd_ctx *ctx, struct vd_table *t, uint64_t number,
                struct page **ret)
 {
-  _Atomic (struct page *) *slot = &t->directory[number];
-  struct page *p = atomic_load_explicit (slot, memory_order_acquire);
+  struct slot *slot = &t->directory[number];
+  struct page *p = atomic_load_explicit (&slot->page, memory_order_acquire);
   int r;
 
   if (p == NULL) {
     LOCK_SCOPE (&stripe_of (t, number)->lock);
-    p = atomic_load_explicit (slot, memory_order_acquire);
+    p = atomic_load_explicit (&slot->page, memory_order_acquire);
     if (p == NULL) {
       r = page_read (ctx, t, number, &p);
       if (r < 0)
         return r;
-      atomic_store_explicit (slot, p, memory_order_release);
+      install (slot, p);
     }
   }
   *ret = p;
@@ -470,17 +507,24 @@ vd_table_unpin (struct vd_table *t, struct vd_table_pin *pin)
 bool
 vd_table_peek (const struct vd_table *t, uint64_t index, uint32_t *ret)
 {
+  uint32_t i = index & (page_entries (t) - 1);
+  const struct slot *slot;
   const struct page *p;
+  uint64_t sequence;
 
   if (!t->directory || index >= t->n)
     return false;
-  p = atomic_load_explicit (&t->directory[index >> t->page_shift],
-                            memory_order_acquire);
+  slot = &t->directory[index >> t->page_shift];
+  sequence = atomic_load_explicit (&slot->sequence, memory_order_acquire);
+  if (sequence != 0) {
+    *ret = (sequence >> 32) + i * (uint32_t) sequence;
+    return true;
+  }
+  p = atomic_load_explicit (&slot->page, memory_order_acquire);
   if (!p)
     return false;
-  *ret = le32toh (atomic_load_explicit (
-                    &p->entries[index & (page_entries (t) - 1)],
-                    memory_order_acquire));
+  *ret = le32toh (atomic_load_explicit (&p->entries[i],
+                                        memory_order_acquire));
   return true;
 }
 
@@ -567,16 +611,16 @@ vd_table_scan (struct vd_ctx *ctx, struct vd_table *t,
 
     for (i = 0; t->directory && i < n; i += PAGE_ENTRIES) {
       uint64_t number = (index + i) / PAGE_ENTRIES;
-      _Atomic (struct page *) *slot = &t->directory[number];
+      struct slot *slot = &t->directory[number];
       LOCK_SCOPE (&stripe_of (t, number)->lock);
 
-      if (atomic_load_explicit (slot, memory_order_acquire) == NULL) {
+      if (atomic_load_explicit (&slot->page, memory_order_acquire) == NULL) {
         struct page *p = page_new (ctx, t, number);
 
         if (p == NULL)
           return -ENOMEM;
         memcpy ((void *) p->entries, &buf[i], p->count * 4);
-        atomic_store_explicit (slot, p, memory_order_release);
+        install (slot, p);
       }
     }
 
@@ -607,6 +651,11 @@ vd_table_set (struct vd_ctx *ctx, struct vd_table *t,
     r = resident_page (ctx, t, number, &p);
     if (r < 0)
       return r;
+    /* Who may expect the new value is ordered after this call as a whole. */
+    if (atomic_load_explicit (&t->directory[number].sequence,
+                              memory_order_relaxed) != 0)
+      atomic_store_explicit (&t->directory[number].sequence, 0,
+                             memory_order_release);
     atomic_store_explicit (&p->entries[index & (page_entries (t) - 1)],
                            htole32 (value), memory_order_release);
   }
