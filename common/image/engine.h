@@ -60,9 +60,10 @@ struct vd_engine {
 extern void vd_round_init (struct vd_image *image);
 extern void vd_round_free (struct vd_image *image);
 
-/* Called before the first stored byte, and cheap ever after. */
+/* For vd_session_begin only, which has looked whether there is one. */
 extern int vd_session_do_begin (struct vd_ctx *ctx, struct vd_image *image);
 
+/* Called before the first stored byte, and cheap ever after. */
 static inline int
 vd_session_begin (struct vd_ctx *ctx, struct vd_image *image)
 {
@@ -91,6 +92,7 @@ vd_round_all_written (const struct vd_image *image)
 
 /* A sync failed: from now on writes and flushes fail. */
 extern void vd_round_poison (struct vd_ctx *ctx, struct vd_image *image);
+/* The error of vd_round_check. */
 extern int vd_round_poisoned (struct vd_ctx *ctx,
                               const struct vd_image *image);
 
